@@ -1,0 +1,1 @@
+"""Networks whose layers have named slots, so that fixes need no guessing."""

@@ -1,0 +1,1 @@
+"""Update rules as pure functions, right with or without a leading member dimension."""

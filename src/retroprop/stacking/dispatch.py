@@ -1,0 +1,187 @@
+"""How K modules of one skeleton become one: twins by type, choices where types differ."""
+
+import copy
+import re
+from collections.abc import Sequence
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+
+from retroprop.errors import NoTwin
+
+Members = tuple[int, ...]
+_BRANCH = re.compile(r"branch\d+\.")
+
+
+class Twin(nn.Module):
+    """A module that computes what `len(members)` modules of one kind would, each for its member.
+
+    Its parameters and buffers carry the names of the original's, with a leading member dimension.
+    """
+
+    members: Members
+
+
+@singledispatch
+def twin(first: nn.Module, modules: Sequence[nn.Module]) -> nn.Module:
+    """The stacked twin of modules that differ in parameters and buffers alone.
+
+    Register one with `@twin.register(MyModule)`; a container whose forward pass only composes its
+    children is registered with `register_container(MyContainer)`.
+
+    Raises:
+        NoTwin: for a type nobody registered.
+    """
+    del modules
+    raise NoTwin(
+        f"{type(first).__name__} has no stacked twin; register one with retroprop.stacking.dispatch.twin, "
+        "or its trials run one by one."
+    )
+
+
+_containers: set[type[nn.Module]] = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
+
+
+def register_container(kind: type[nn.Module]) -> type[nn.Module]:
+    """Declare that a module's forward pass works in the stacked layout once its children do."""
+    _containers.add(kind)
+    return kind
+
+
+def stacked_tensors(modules: Sequence[nn.Module], into: nn.Module) -> None:
+    """Give `into` all parameters and buffers of the modules, stacked along a new first dimension."""
+    for name, parameter in modules[0].named_parameters(recurse=False):
+        tensors = [module.get_parameter(name).detach() for module in modules]
+        into.register_parameter(name, nn.Parameter(torch.stack(tensors), parameter.requires_grad))
+    persistent = modules[0]._non_persistent_buffers_set
+    for name, _ in modules[0].named_buffers(recurse=False):
+        stacked = torch.stack([module.get_buffer(name) for module in modules])
+        into.register_buffer(name, stacked, persistent=name not in persistent)
+
+
+def _same_kind(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two modules differ in the values of parameters and buffers alone."""
+    if type(a) is not type(b) or list(a._modules) != list(b._modules):
+        return False
+    if type(a) in _containers:
+        return True
+    shapes = [
+        [(name, tensor.shape, tensor.dtype) for name, tensor in module.named_parameters(recurse=False)]
+        + [(name, tensor.shape, tensor.dtype) for name, tensor in module.named_buffers(recurse=False)]
+        for module in (a, b)
+    ]
+    plain = [
+        {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        for module in (a, b)
+    ]
+    return shapes[0] == shapes[1] and plain[0] == plain[1]
+
+
+def stack(modules: Sequence[nn.Module], members: Members | None = None) -> nn.Module:
+    """One module that runs all of them.
+
+    Args:
+        modules: one a member, aligned by path.
+        members: which members of the group they are; all by default.
+
+    Raises:
+        NoTwin: when a type at some path has no twin, or containers differ in their children.
+    """
+    members = tuple(range(len(modules))) if members is None else members
+    kinds: list[list[int]] = []
+    for i, module in enumerate(modules):
+        for kind in kinds:
+            if _same_kind(modules[kind[0]], module):
+                kind.append(i)
+                break
+        else:
+            kinds.append([i])
+    if len(kinds) == 1:
+        return _stack_kind(modules, members)
+    places = sorted(kinds)
+    branches = [
+        _stack_kind([modules[i] for i in kind], tuple(members[i] for i in kind)) for kind in places
+    ]
+    return Choice(branches, places)
+
+
+def _stack_kind(modules: Sequence[nn.Module], members: Members) -> nn.Module:
+    first = modules[0]
+    if type(first) not in _containers:
+        # Exactly this type: a subclass may compute something else than the twin of its parent.
+        exact = type(first) if type(first) in twin.registry else object
+        stacked = twin.dispatch(exact)(first, modules)
+        stacked.members = members  # type: ignore[assignment]
+        return stacked.train(first.training)
+    shell = copy.copy(first)
+    shell._modules = {}
+    for name in first._modules:
+        children = [module.get_submodule(name) for module in modules]
+        shell._modules[name] = stack(children, members)
+    own = dict(first.named_parameters(recurse=False)) | dict(first.named_buffers(recurse=False))
+    if own:
+        raise NoTwin(f"{type(first).__name__} holds tensors of its own; register a twin for it.")
+    return shell
+
+
+class Choice(nn.Module):
+    """Different modules for different members at one place.
+
+    Where members of one branch stand together a slice picks them, else an index does, so that no member
+    pays for a branch it does not take, and no value of one member reaches another.
+    """
+
+    def __init__(self, branches: Sequence[nn.Module], places: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        for i, branch in enumerate(branches):
+            self.add_module(f"branch{i}", branch)
+        self.places = [list(place) for place in places]
+        self.size = sum(len(place) for place in self.places)
+        ordered = [i for place in self.places for i in place]
+        back = sorted(range(self.size), key=ordered.__getitem__)
+        for i, place in enumerate(self.places):
+            self.register_buffer(f"index{i}", torch.tensor(place), persistent=False)
+        self.register_buffer("back", torch.tensor(back), persistent=False)
+        self._in_order = ordered == sorted(ordered)
+
+    def _pick(self, x: Tensor, branch: int) -> Tensor:
+        place = self.places[branch]
+        if x.shape[0] == 1:
+            return x
+        if place == list(range(place[0], place[-1] + 1)):
+            return x[place[0] : place[-1] + 1]
+        return x.index_select(0, self.get_buffer(f"index{branch}"))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """inputs: (member, unit, batch) each -> (member, unit, batch)."""
+        outputs = []
+        for i, place in enumerate(self.places):
+            out = self.get_submodule(f"branch{i}")(*(self._pick(x, i) for x in inputs))
+            outputs.append(out.expand(len(place), *out.shape[1:]))
+        joined = torch.cat(outputs)
+        return joined if self._in_order else joined.index_select(0, self.get_buffer("back"))
+
+
+def original_name(name: str) -> str:
+    """The name of a tensor or module in each member, from its name in the stack."""
+    return _BRANCH.sub("", name)
+
+
+def members_of(stacked: nn.Module) -> dict[str, Members]:
+    """Which members hold each parameter and persistent buffer of a stack, by stacked name."""
+    owners: dict[str, Members] = {}
+    for path, module in stacked.named_modules():
+        if "members" in vars(module):
+            for name in (*module._parameters, *module._buffers):
+                owners[f"{path}.{name}" if path else name] = module.members  # type: ignore[assignment]
+    return owners
+
+
+def member_tensors(tensors: dict[str, Tensor], owners: dict[str, Members], k: int) -> dict[str, Tensor]:
+    """What member k holds of stacked tensors, by original name."""
+    return {
+        original_name(name): tensor[owners[name].index(k)]
+        for name, tensor in tensors.items()
+        if k in owners.get(name, ())
+    }
