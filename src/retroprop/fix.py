@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 from torch import Tensor, nn
 
@@ -45,12 +45,14 @@ class Stage(IntEnum):
 class Recipe:
     """All that one training needs before it starts.
 
-    The defaults are the 1986 recipe: squared error and steepest descent with momentum.
+    The defaults are the 1986 recipe: squared error and steepest descent with momentum. `reduction` is how
+    the error of a minibatch comes from its cases: the mean, or the literal sum of eq. 3.
     """
 
     network: nn.Module
     loss: Loss = squared_error
     rule: Rule = Rule1986()  # noqa: RUF009 - frozen
+    reduction: Literal["mean", "sum"] = "mean"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def check_outcome(
         )
     check_fractions(values, "outcome")
     missing = np.isnan(values)
-    present = ~missing.all(axis=0)
+    present: BoolArray = np.logical_not(missing.all(axis=0))
     if missing[:, present].any():
         raise RetropropError(
             f"{int(missing[:, present].sum())} outcomes are nan in arms that have other seeds;"

@@ -53,11 +53,11 @@ def sign_flip(
 def _all_flips(seeds: int) -> FloatArray:
     """Half of all sign patterns `(2^(seeds - 1), seeds)`; the other half has the same |sums|."""
     bits = np.arange(1 << (seeds - 1))[:, None] >> np.arange(seeds)
-    flips = 1.0 - 2.0 * (bits & 1)
+    flips: FloatArray = 1.0 - 2.0 * (bits & 1).astype(np.float64)
     flips.setflags(write=False)
     return flips
 
 
 def _drawn_flips(seeds: int, draws: int, generator: np.random.Generator) -> FloatArray:
     """Random sign patterns `(draws, seeds)`."""
-    return 1.0 - 2.0 * generator.integers(0, 2, size=(draws, seeds))
+    return 1.0 - 2.0 * generator.integers(0, 2, size=(draws, seeds)).astype(np.float64)

@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Sequence
 from functools import singledispatch
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from retroprop.errors import NoTwin
 
 Members = tuple[int, ...]
-_BRANCH = re.compile(r"branch\d+\.")
+_BRANCH = re.compile(r"(^|\.)branch\d+(?=\.|$)")
 
 
 class Twin(nn.Module):
@@ -103,7 +104,11 @@ def stack(modules: Sequence[nn.Module], members: Members | None = None) -> nn.Mo
     branches = [
         _stack_kind([modules[i] for i in kind], tuple(members[i] for i in kind)) for kind in places
     ]
-    return Choice(branches, places)
+    choice = Choice(branches, places)
+    if choice.by_mask:
+        for branch in branches:
+            branch.members = members  # type: ignore[assignment]
+    return choice
 
 
 def _stack_kind(modules: Sequence[nn.Module], members: Members) -> nn.Module:
@@ -128,44 +133,59 @@ def _stack_kind(modules: Sequence[nn.Module], members: Members) -> nn.Module:
 class Choice(nn.Module):
     """Different modules for different members at one place.
 
-    Where members of one branch stand together a slice picks them, else an index does, so that no member
-    pays for a branch it does not take, and no value of one member reaches another.
+    Where no branch holds tensors, all are computed and each member takes its own: fused into one kernel
+    that is cheaper than moving members about. Else each branch computes its members only, in the runs
+    in which they stand; a plan that orders members well has few runs. Either way no value of one member
+    reaches another.
     """
 
     def __init__(self, branches: Sequence[nn.Module], places: Sequence[Sequence[int]]) -> None:
         super().__init__()
         for i, branch in enumerate(branches):
             self.add_module(f"branch{i}", branch)
-        self.places = [list(place) for place in places]
-        self.size = sum(len(place) for place in self.places)
-        ordered = [i for place in self.places for i in place]
-        back = sorted(range(self.size), key=ordered.__getitem__)
-        for i, place in enumerate(self.places):
-            self.register_buffer(f"index{i}", torch.tensor(place), persistent=False)
-        self.register_buffer("back", torch.tensor(back), persistent=False)
-        self._in_order = ordered == sorted(ordered)
-
-    def _pick(self, x: Tensor, branch: int) -> Tensor:
-        place = self.places[branch]
-        if x.shape[0] == 1:
-            return x
-        if place == list(range(place[0], place[-1] + 1)):
-            return x[place[0] : place[-1] + 1]
-        return x.index_select(0, self.get_buffer(f"index{branch}"))
+        self.size = sum(len(place) for place in places)
+        branch_of = {k: i for i, place in enumerate(places) for k in place}
+        self.runs = [
+            (i, len(list(run))) for i, run in groupby(branch_of[k] for k in range(self.size))
+        ]
+        self.by_mask = not any(True for branch in branches for _ in branch.state_dict())
+        for i, place in enumerate(places if self.by_mask else ()):
+            mask = torch.zeros(self.size, 1, 1, dtype=torch.bool)
+            mask[list(place)] = True
+            self.register_buffer(f"mask{i}", mask, persistent=False)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """inputs: (member, unit, batch) each -> (member, unit, batch)."""
-        outputs = []
-        for i, place in enumerate(self.places):
-            out = self.get_submodule(f"branch{i}")(*(self._pick(x, i) for x in inputs))
-            outputs.append(out.expand(len(place), *out.shape[1:]))
-        joined = torch.cat(outputs)
-        return joined if self._in_order else joined.index_select(0, self.get_buffer("back"))
+        """inputs: (member or 1, unit, batch) each -> (member, unit, batch)."""
+        count = len(self._modules)
+        branches = [self.get_submodule(f"branch{i}") for i in range(count)]
+        if self.by_mask:
+            out = branches[0](*inputs)
+            for i in range(1, count):
+                out = torch.where(self.get_buffer(f"mask{i}"), branches[i](*inputs), out)
+            return out
+        pieces = [self._pieces(x) for x in inputs]
+        done: list[Tensor | None] = [None] * len(self.runs)
+        for i, branch in enumerate(branches):
+            own = [r for r, (chosen, _) in enumerate(self.runs) if chosen == i]
+            out = branch(*(_joined([piece[r] for r in own]) for piece in pieces))
+            lengths = [self.runs[r][1] for r in own]
+            for r, part in zip(own, out.split(lengths) if len(own) > 1 else (out,), strict=True):
+                done[r] = part
+        return torch.cat([part for part in done if part is not None])
+
+    def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
+        if x.shape[0] == 1:
+            return tuple(x.expand(length, *x.shape[1:]) for _, length in self.runs)
+        return x.split([length for _, length in self.runs])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def original_name(name: str) -> str:
     """The name of a tensor or module in each member, from its name in the stack."""
-    return _BRANCH.sub("", name)
+    return _BRANCH.sub("", name).lstrip(".")
 
 
 def members_of(stacked: nn.Module) -> dict[str, Members]:

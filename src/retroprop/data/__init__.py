@@ -1,0 +1,1 @@
+"""Data sets as tensors, and how a seed splits them."""

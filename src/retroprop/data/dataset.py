@@ -1,0 +1,90 @@
+"""A data set in memory, and its stratified split by seed."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from retroprop.errors import RetropropError
+from retroprop.randomness import Seed, permutation
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images of one size.
+
+    images: uint8 `(image, *shape)`; divided by `scale` they lie in [0, 1].
+    labels: int64 `(image,)`.
+    sizes: images that train, validate and test.
+    official_test: images at the end that are the test set in every split; 0 when each seed draws one.
+    about: what a reader must know of the images, in one sentence.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classes: int
+    scale: float
+    sizes: tuple[int, int, int]
+    official_test: int
+    about: str
+
+    @property
+    def features(self) -> int:
+        """Pixels of one image."""
+        return self.images[0].numel()
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of always naming the commonest class."""
+        return float(self.labels.bincount().max()) / len(self.labels)
+
+    def fingerprint(self) -> str:
+        """A hash of every image, label and split size."""
+        digest = hashlib.blake2b(repr((self.name, self.sizes, self.scale)).encode(), digest_size=16)
+        digest.update(self.images.numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
+
+    def inputs(self, index: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Images `(case, feature)` in [0, 1]."""
+        return self.images[index].flatten(1).to(device, dtype) / self.scale
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of one seed's images: int64 `(case,)` each."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def split(data: Dataset, seed: Seed) -> Split:
+    """The stratified split that a seed draws; the arms of a seed share it.
+
+    Every class is spread over the parts in proportion, to within one image.
+    """
+    train_size, validation_size, test_size = data.sizes
+    pool = torch.arange(len(data.labels) - data.official_test)
+    if len(pool) < train_size + validation_size + (0 if data.official_test else test_size):
+        raise RetropropError(
+            f"{data.name} has {len(pool)} images to split; {data.sizes} were asked for. Ask for fewer."
+        )
+    shuffled = pool[permutation(len(pool), seed, "split")]
+    by_class = shuffled[data.labels[shuffled].argsort(stable=True)]
+    if data.official_test:
+        test = torch.arange(len(pool), len(data.labels))
+    else:
+        test, by_class = _spread(by_class, test_size)
+    validation, rest = _spread(by_class, validation_size)
+    train, _ = _spread(rest, train_size)
+    return Split(train.sort().values, validation.sort().values, test.sort().values)
+
+
+def _spread(ordered: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """`size` evenly spaced entries of `ordered`, and the others."""
+    place = torch.arange(len(ordered) + 1) * size // len(ordered)
+    taken = place[1:] > place[:-1]
+    return ordered[taken], ordered[~taken]

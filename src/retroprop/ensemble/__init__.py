@@ -1,0 +1,1 @@
+"""Training: one trial plainly (`loop`), or a group of trials as one program (`engine`)."""

@@ -1,0 +1,245 @@
+"""Trains a group of trials together; each member's result is that of training alone."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retroprop.ensemble.outcome import Outcome
+from retroprop.ensemble.program import Carried, Program
+from retroprop.ensemble.trial_data import Schedule, SeedData, keyed_modules, noise
+from retroprop.fix import Recipe
+from retroprop.optim.rule import Tensors
+from retroprop.randomness import Seed
+from retroprop.stacking.dispatch import member_tensors
+
+_EVALUATED_AT_ONCE = 2048
+
+
+@dataclass
+class GroupResult:
+    """Outcomes by member, and how the group ran.
+
+    compiled: whether the compiled step was used; `notes` say why not when it was asked for.
+    compile_seconds: until the first compiled step was there; not part of any member's seconds.
+    """
+
+    outcomes: list[Outcome]
+    compiled: bool
+    compile_seconds: float
+    notes: list[str] = field(default_factory=list)
+
+
+class Engine:
+    """Trains groups; keeps compiled steps for groups of the same make.
+
+    Args:
+        compiled: whether to compile the step at all.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[str, Callable[..., Any] | None] = {}
+
+    def train(
+        self,
+        recipes: Sequence[Recipe],
+        seeds: Sequence[Seed],
+        data: Mapping[Seed, SeedData],
+        schedule: Schedule,
+        *,
+        test: bool,
+        compiled: bool,
+    ) -> GroupResult:
+        """Train a group from start to end.
+
+        Args:
+            recipes: one a member; they are left as they are.
+            seeds: one a member.
+            data: of every seed.
+            schedule: epochs and minibatches, the same for all.
+            test: whether the test set may be looked at, once, after the last step.
+            compiled: whether the step is to be compiled.
+
+        Raises:
+            NoTwin: when the networks cannot be stacked.
+        """
+        flushed = torch.set_flush_denormal(True)
+        try:
+            group = _Group(recipes, seeds, data, schedule)
+            result = GroupResult([], False, 0.0)
+            step: Callable[..., Any] = group.program.step
+            if compiled:
+                step = self._compiled(group, result)
+            result.outcomes = group.run(step, test=test)
+        finally:
+            if flushed:
+                torch.set_flush_denormal(False)
+        return result
+
+    def _compiled(self, group: "_Group", result: GroupResult) -> Callable[..., Any]:
+        """The compiled step, checked against the eager one; the eager one where they disagree."""
+        started = time.perf_counter()
+        eager = group.program.step
+        step = torch.compile(eager, fullgraph=True, dynamic=False)
+        x, t, drawn = next(iter(group.minibatches(0)))
+        inputs = group.step_inputs(group.program.start(), x, t, drawn)
+        try:
+            fast = step(*inputs)
+        except Exception as error:  # noqa: BLE001 - any failure of the compiler has the same way out
+            reason = str(error).strip().split("\n")[0][:200]
+            result.notes.append(f"eager, because the compiler failed: {reason}")
+            return eager
+        result.compile_seconds = time.perf_counter() - started
+        worst = disagreement(fast, eager(*inputs))
+        if worst > tolerance(x.dtype):
+            result.notes.append(f"eager, because the compiled step disagreed by {worst:.1e}")
+            return eager
+        result.compiled = True
+        return step
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest relative difference that one step may show between two ways to compute it."""
+    return 1e-10 if dtype == torch.float64 else 1e-4
+
+
+def disagreement(a: tuple[Any, ...], b: tuple[Any, ...]) -> float:
+    """Largest difference of parameters and buffers after one step, relative to each tensor's size."""
+    worst = 0.0
+    for tensors_a, tensors_b in zip(a[:2], b[:2], strict=True):
+        for name, one in tensors_a.items():
+            other = tensors_b[name]
+            gap = (one - other).abs().max().double() / other.abs().max().double().clamp(min=1e-3)
+            worst = max(worst, float(gap.nan_to_num(float("inf"))))
+    return worst
+
+
+class _Group:
+    """One group's data and program."""
+
+    def __init__(
+        self,
+        recipes: Sequence[Recipe],
+        seeds: Sequence[Seed],
+        data: Mapping[Seed, SeedData],
+        schedule: Schedule,
+    ) -> None:
+        self.schedule = schedule
+        self.data = [data[seed] for seed in dict.fromkeys(seeds)]
+        place = {one.seed: i for i, one in enumerate(self.data)}
+        self.seed_of = torch.tensor([place[seed] for seed in seeds])
+        first = self.data[0].train_x
+        self.recipes = [
+            recipe
+            if next(recipe.network.parameters()).dtype == first.dtype
+            else Recipe(recipe.network.to(first), recipe.loss, recipe.rule, recipe.reduction)
+            for recipe in recipes
+        ]
+        self.program = Program(self.recipes)
+        self.program.network.to(first.device)
+        self.keyed = {
+            path: module
+            for recipe in recipes
+            for path, module in keyed_modules(recipe.network).items()
+        }
+
+    def by_member(self, values: Sequence[Tensor], members: Sequence[int] | None = None) -> Tensor:
+        """Values of each seed (case, ...) -> (member, ..., case); member dimension 1 for one seed."""
+        stacked = torch.stack([value.movedim(0, -1) for value in values])
+        if len(self.data) == 1:
+            return stacked
+        return stacked[self.seed_of if members is None else self.seed_of[list(members)]]
+
+    def minibatches(self, epoch: int):  # type: ignore[no-untyped-def] # noqa: ANN201
+        """Inputs, targets and noise of every step of an epoch."""
+        orders = [one.order(self.schedule, epoch) for one in self.data]
+        first = self.data[0].train_x
+        drawn = {
+            path: [
+                noise(module, path, one.seed, epoch, order).to(first)
+                for one, order in zip(self.data, orders, strict=True)
+            ]
+            for path, module in self.keyed.items()
+        }
+        for i in range(len(orders[0])):
+            index = [order[i].to(first.device) for order in orders]
+            x = [one.train_x[own] for one, own in zip(self.data, index, strict=True)]
+            t = [one.train_t[own] for one, own in zip(self.data, index, strict=True)]
+            masks = {
+                name: self.by_member([value[i] for value in drawn[path]], members).contiguous()
+                for name, (path, members) in self.program.noisy.items()
+            }
+            yield self.by_member(x).contiguous(), self.by_member(t).contiguous(), masks
+
+    def step_inputs(self, carried: Carried, x: Tensor, t: Tensor, drawn: Tensors) -> tuple[Any, ...]:
+        """The arguments of the program's step."""
+        return (
+            carried.parameters,
+            carried.buffers,
+            carried.state,
+            carried.alive,
+            x,
+            t,
+            drawn,
+            self.program.hyper,
+        )
+
+    def run(self, step: Callable[..., Any], *, test: bool) -> list[Outcome]:
+        """Train all members from start to end."""
+        started = time.perf_counter()
+        program, carried = self.program, self.program.start()
+        losses, accuracies = [], []
+        first: list[dict[str, float]] = []
+        last: tuple[Tensor, Tensor, Tensors] | None = None
+        for epoch in range(self.schedule.epochs):
+            epoch_losses = []
+            for x, t, drawn in self.minibatches(epoch):
+                last = (x, t, drawn)
+                first = first or program.gradient_norms(carried, *last)
+                parameters, buffers, state, alive, loss = step(
+                    *self.step_inputs(carried, x, t, drawn)
+                )
+                carried = Carried(parameters, buffers, state, alive, carried.steps + alive)
+                epoch_losses.append(loss)
+            losses.append(torch.stack(epoch_losses).mean(0).cpu().numpy())
+            accuracies.append(self.correct(carried, "validation").mean(1))
+        final = program.gradient_norms(carried, *last) if last else first
+        right = self.correct(carried, "test") if test else None
+        train_accuracy = self.correct(carried, "train").mean(1)
+        seconds = (time.perf_counter() - started) / program.size
+        tensors = {**program.rule.evaluated(carried.parameters, carried.state), **carried.buffers}
+        alive_now, steps = carried.alive.tolist(), carried.steps.tolist()
+        return [
+            Outcome(
+                train_loss=np.array([loss[k] for loss in losses]),
+                validation_accuracy=np.array([accuracy[k] for accuracy in accuracies]),
+                train_accuracy=float(train_accuracy[k]),
+                test_accuracy=None if right is None else float(right[k].mean()),
+                test_correct=None if right is None else right[k],
+                gradient_first=first[k],
+                gradient_last=final[k],
+                diverged=not alive_now[k],
+                steps=steps[k],
+                seconds=seconds,
+                tensors={
+                    name: tensor.clone()
+                    for name, tensor in member_tensors(tensors, program.owners, k).items()
+                },
+            )
+            for k in range(program.size)
+        ]
+
+    def correct(self, carried: Carried, part: str) -> np.ndarray:
+        """Whether each case is classified rightly, at evaluation: bool `(member, case)`."""
+        xs = [getattr(one, f"{part}_x") for one in self.data]
+        ts = [getattr(one, f"{part}_t") for one in self.data]
+        found = []
+        for i in range(0, len(xs[0]), _EVALUATED_AT_ONCE):
+            some = slice(i, i + _EVALUATED_AT_ONCE)
+            said = self.program.outputs(carried, self.by_member([x[some] for x in xs])).argmax(1)
+            found.append((said == self.by_member([t[some] for t in ts]).argmax(1)).cpu())
+        return torch.cat(found, dim=1).numpy()

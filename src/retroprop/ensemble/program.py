@@ -1,0 +1,166 @@
+"""One optimizer step of a whole group as one pure function: forward, backward, update, freeze."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad
+
+from retroprop.ensemble.trial_data import keyed_modules
+from retroprop.errors import RetropropError
+from retroprop.fix import Recipe
+from retroprop.optim.rule import Hyper, State, Tensors
+from retroprop.stacking.dispatch import Members, members_of, original_name, stack
+
+
+@dataclass
+class Carried:
+    """What one step hands to the next.
+
+    parameters, buffers, state: with a leading member dimension, by stacked name.
+    alive: bool `(member,)`; a member whose loss was not finite is False and changes no more.
+    steps: int64 `(member,)`, updates made.
+    """
+
+    parameters: Tensors
+    buffers: Tensors
+    state: State
+    alive: Tensor
+    steps: Tensor
+
+
+class Program:
+    """K recipes that differ in fixes, hyper-parameters and starts, as one function.
+
+    Args:
+        recipes: one a member; networks of one skeleton, one loss, one kind of rule.
+
+    Raises:
+        NoTwin: when the networks cannot be stacked.
+        RetropropError: when losses or kinds of rule differ.
+    """
+
+    def __init__(self, recipes: Sequence[Recipe]) -> None:
+        kinds = {(recipe.loss, type(recipe.rule), recipe.reduction) for recipe in recipes}
+        if len(kinds) != 1:
+            raise RetropropError(
+                f"A group needs one loss and one kind of rule; {len(kinds)} were given. Plan them apart."
+            )
+        self.size = len(recipes)
+        self.loss, self.rule, self.reduction = recipes[0].loss, recipes[0].rule, recipes[0].reduction
+        self.network = stack([recipe.network for recipe in recipes]).train()
+        self.evaluator = copy.deepcopy(self.network).eval()
+        carried = set(self.network.state_dict())
+        self.owners = {
+            name: members for name, members in members_of(self.network).items() if name in carried
+        }
+        keyed = {path for recipe in recipes for path in keyed_modules(recipe.network)}
+        self.noisy: dict[str, tuple[str, Members]] = {
+            f"{path}.noise": (original_name(path), module.members)  # type: ignore[dict-item]
+            for path, module in self.network.named_modules()
+            if original_name(path) in keyed and "noise" in module._buffers
+        }
+        self.hyper = self._hyper(recipes)
+
+    def _hyper(self, recipes: Sequence[Recipe]) -> Hyper:
+        hyper: Hyper = {field: {} for field in self.rule.hyper()}
+        for name, parameter in self.network.named_parameters():
+            for field, tensors in hyper.items():
+                values = [recipes[k].rule.hyper()[field] for k in self.owners[name]]
+                tensors[name] = parameter.new_tensor(values).view(-1, *[1] * (parameter.ndim - 1))
+        return hyper
+
+    def start(self) -> Carried:
+        """Everything before the first step."""
+        parameters = {name: p.detach().clone() for name, p in self.network.named_parameters()}
+        buffers = {name: b for name, b in self.network.named_buffers() if name in self.owners}
+        device = next(iter(parameters.values())).device
+        return Carried(
+            parameters,
+            {name: b.clone() for name, b in buffers.items()},
+            self.rule.start(parameters),
+            torch.ones(self.size, dtype=torch.bool, device=device),
+            torch.zeros(self.size, dtype=torch.int64, device=device),
+        )
+
+    def step(
+        self,
+        parameters: Tensors,
+        buffers: Tensors,
+        state: State,
+        alive: Tensor,
+        x: Tensor,
+        t: Tensor,
+        noise: Tensors,
+        hyper: Hyper,
+    ) -> tuple[Tensors, Tensors, State, Tensor, Tensor]:
+        """One update of every living member.
+
+        Args:
+            parameters, buffers, state, alive: as in `Carried`.
+            x: inputs (member or 1, unit, batch).
+            t: targets (member or 1, class, batch).
+            noise: by stacked name, (member or 1, unit, batch).
+            hyper: by field and parameter.
+
+        Returns:
+            parameters, buffers, state, alive, and the loss `(member,)` before the update.
+        """
+        seen: list[tuple[Tensor, Tensors]] = []
+
+        def gradient(at: Tensors) -> Tensors:
+            gradients, aux = grad(self._objective, has_aux=True)(at, buffers, x, t, noise)
+            seen.append(aux)
+            return gradients
+
+        changed, state = self.rule.step(parameters, gradient, state, hyper)
+        losses, tracked = seen[0]
+        alive = alive & torch.isfinite(losses)
+        return (
+            self._where_alive(alive, changed, parameters),
+            self._where_alive(alive, tracked, buffers),
+            state,
+            alive,
+            losses,
+        )
+
+    def _objective(
+        self, parameters: Tensors, buffers: Tensors, x: Tensor, t: Tensor, noise: Tensors
+    ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
+        """The sum over members, whose gradient is each member's own."""
+        tensors = {**parameters, **buffers, **noise}
+        values = self.loss(functional_call(self.network, tensors, (x,)), t, 1)
+        losses = values.sum(-1) if self.reduction == "sum" else values.mean(-1)
+        # functional_call has left in `tensors` what modules assigned to their buffers.
+        return losses.sum(), (losses, {name: tensors[name] for name in buffers})
+
+    def _where_alive(self, alive: Tensor, new: Tensors, old: Tensors) -> Tensors:
+        kept = {}
+        for name, tensor in new.items():
+            members = self.owners[name]
+            own = alive if len(members) == self.size else alive[list(members)]
+            kept[name] = torch.where(own.view(-1, *[1] * (tensor.ndim - 1)), tensor, old[name])
+        return kept
+
+    def gradient_norms(
+        self, carried: Carried, x: Tensor, t: Tensor, noise: Tensors
+    ) -> list[dict[str, float]]:
+        """Norm of the gradient of every weight matrix, by member and original name."""
+        gradients, _ = grad(self._objective, has_aux=True)(
+            carried.parameters, carried.buffers, x, t, noise
+        )
+        norms: list[dict[str, float]] = [{} for _ in range(self.size)]
+        for name, gradient in gradients.items():
+            if gradient.ndim > 2:
+                sizes = gradient.flatten(1).norm(dim=1).tolist()
+                for k, size in zip(self.owners[name], sizes, strict=True):
+                    norms[k][original_name(name)] = size
+        return norms
+
+    def outputs(self, carried: Carried, x: Tensor) -> Tensor:
+        """What the networks say at evaluation. x: (member or 1, unit, batch) -> (member, class, batch)."""
+        parameters = self.rule.evaluated(carried.parameters, carried.state)
+        with torch.no_grad():
+            return functional_call(self.evaluator, {**parameters, **carried.buffers}, (x,))
