@@ -137,7 +137,6 @@ def in_order(fixes: Sequence[Fix]) -> list[Fix]:
     Raises:
         RetropropError: for anything that is not a Fix instance.
         AlreadyApplied: for a fix given twice.
-        Conflict: for two fixes of one slot, or a fix without one that it requires.
     """
     for fix in fixes:
         if not isinstance(fix, Fix):
@@ -147,6 +146,18 @@ def in_order(fixes: Sequence[Fix]) -> list[Fix]:
     for one, other in zip(ordered, ordered[1:], strict=False):
         if one.name == other.name:
             raise AlreadyApplied(f"The fix {one.name!r} was given twice; give it once.")
+    return ordered
+
+
+def check_together(fixes: Sequence[Fix]) -> list[Fix]:
+    """Fixes in the order they are applied in, if they go together.
+
+    Raises:
+        AlreadyApplied: for a fix given twice.
+        Conflict: for two fixes of one slot, or a fix without one that it requires.
+    """
+    ordered = in_order(fixes)
+    _refuse_clashes(ordered)
     return ordered
 
 

@@ -13,6 +13,7 @@ ALPHA = 0.05
 HELPS = "helps"
 HURTS = "hurts"
 NO_CLAIM = "no claim"
+LUCK_OF_TUNING = "withheld: the luck of tuning could make as large a difference"
 
 
 @final

@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from retroprop.analysis.aliases import aliases
 from retroprop.analysis.checks import check_fractions, check_images, check_outcome
-from retroprop.analysis.claims import HELPS, HURTS, Bounds, holm, verdicts
+from retroprop.analysis.claims import (
+    ALPHA,
+    HELPS,
+    HURTS,
+    LUCK_OF_TUNING,
+    Bounds,
+    holm,
+    verdicts,
+)
 from retroprop.analysis.contrasts import (
     add_one_in,
     interactions,
@@ -18,6 +26,7 @@ from retroprop.analysis.contrasts import (
     main_effects,
     per_seed,
     points,
+    stacked,
 )
 from retroprop.analysis.images import image_bounds
 from retroprop.analysis.intervals import interval
@@ -31,6 +40,7 @@ from retroprop.analysis.records import (
     Kind,
     Metric,
 )
+from retroprop.analysis.retuning import tuning_p
 from retroprop.analysis.shapley import shapley_values
 from retroprop.errors import RetropropError
 
@@ -51,13 +61,14 @@ ArmArrays = tuple[npt.ArrayLike, Mapping[ArmKey, npt.ArrayLike]]
 """The arrays of a one-factor-at-a-time design: the baseline's, and each arm's."""
 
 
-def factorial_effects(
+def factorial_effects(  # noqa: PLR0913 - what a study may or may not have, by name
     outcome: npt.ArrayLike,
     factors: Sequence[Factor],
     *,
     images: int,
     generator: np.random.Generator,
     correct: npt.ArrayLike | None = None,
+    tuning_variance: float = 0.0,
 ) -> list[Effect]:
     """Every effect of a full or fractional factorial.
 
@@ -74,6 +85,8 @@ def factorial_effects(
         generator: Draws bootstrap resamples and flips where there are too many seeds to count all.
         correct: `(seeds, L1, ..., Lk, images)`, correctness on a fixed test set, 1 or 0; a diverged
             trial holds chance. When given, a claim also needs the interval over seeds and images.
+        tuning_variance: How much an arm would vary if it were tuned again, in squared points, from
+            `retuning.tuning_variance`. When given, a claim must stand against that luck too.
 
     Returns:
         First the rows in points (main, interaction, add_one_in, leave_one_out, shapley), then the
@@ -88,7 +101,7 @@ def factorial_effects(
     if present.all():
         extras += shapley_values(factors)
     bits = None if correct is None else _checked_bits(correct, values, images)
-    return _table(_Study(values, images, bits), family, extras, generator)
+    return _table(_Study(values, images, bits, tuning_variance), family, extras, generator)
 
 
 def contrast_effects(  # noqa: PLR0913 - the same words as factorial_effects, with arms by name
@@ -99,6 +112,7 @@ def contrast_effects(  # noqa: PLR0913 - the same words as factorial_effects, wi
     images: int,
     generator: np.random.Generator,
     correct: ArmArrays | None = None,
+    tuning_variance: float = 0.0,
 ) -> list[Effect]:
     """Every effect of a one-at-a-time or leave-one-out design; its contrasts are the claim family.
 
@@ -114,6 +128,7 @@ def contrast_effects(  # noqa: PLR0913 - the same words as factorial_effects, wi
         generator: Draws bootstrap resamples and flips where there are too many seeds to count all.
         correct: The baseline's and the arms' correctness `(seeds, images)` on a fixed test set.
             When given, a claim also needs the interval over seeds and images.
+        tuning_variance: As in `factorial_effects`.
 
     Returns:
         One row an arm in points, then the same in log-odds, in the order of the arms.
@@ -131,7 +146,9 @@ def contrast_effects(  # noqa: PLR0913 - the same words as factorial_effects, wi
     bits = None
     if correct is not None:
         bits = _checked_bits(_correct_cells(correct, arms), values, images)
-    return _table(_Study(values, images, bits), _arm_contrasts(kind, arms), [], generator)
+    return _table(
+        _Study(values, images, bits, tuning_variance), _arm_contrasts(kind, arms), [], generator
+    )
 
 
 def factorial_image_intervals(
@@ -178,11 +195,12 @@ def contrast_image_intervals(
 @final
 @dataclass(frozen=True, eq=False)
 class _Study:
-    """Accuracies `(seeds, arms...)`, the number of test images, correctness `(..., images)`."""
+    """Accuracies `(seeds, arms...)`, test images, correctness `(..., images)`, luck of tuning."""
 
     outcome: FloatArray
     images: int
     bits: FloatArray | None
+    tuning_variance: float
 
 
 def _table(
@@ -238,9 +256,7 @@ def _judged(
     """The family's rows with p values and claims; aliased contrasts are tested once."""
     groups = aliases(family)
     p = sign_flip(values, generator)
-    corrected = np.empty_like(p)
-    for group, value in zip(groups, holm(p[[group[0] for group in groups]]), strict=True):
-        corrected[list(group)] = value
+    corrected = _corrected(p, groups)
     bounds = [Bounds(np.array([r.low for r in rows]), np.array([r.high for r in rows]))]
     if study.bits is not None:
         bounds.append(image_bounds(study.bits, family)[1])
@@ -251,8 +267,12 @@ def _judged(
         seeds=len(values),
         family=len(groups),
     )
+    weights = stacked(family, family[0].weights.size)
+    lucky = _corrected(tuning_p(values, weights, study.tuning_variance), groups) >= ALPHA
     for group in groups:
         for i in group:
+            if study.tuning_variance > 0.0 and lucky[i] and claims[i] in {HELPS, HURTS}:
+                claims[i] = LUCK_OF_TUNING
             others = [family[j].name for j in group if j != i]
             if others and claims[i] in {HELPS, HURTS}:
                 claims[i] = f"withheld: the fraction cannot tell it from {', '.join(others)}"
@@ -260,6 +280,14 @@ def _judged(
         replace(row, p=float(p[i]), p_holm=float(corrected[i]), claim=claims[i])
         for i, row in enumerate(rows)
     ]
+
+
+def _corrected(p: FloatArray, groups: list[tuple[int, ...]]) -> FloatArray:
+    """Holm's correction `(m,)` over one p value of each group of aliases."""
+    found = np.empty_like(p)
+    for group, value in zip(groups, holm(p[[group[0] for group in groups]]), strict=True):
+        found[list(group)] = value
+    return found
 
 
 def _arm_contrasts(kind: Kind, arms: Mapping[ArmKey, npt.ArrayLike]) -> list[Contrast]:

@@ -1,0 +1,120 @@
+"""What must be right before the first step: data, shapes, sites, device, folder."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from retroprop.data.dataset import Dataset
+from retroprop.data.sources import load
+from retroprop.errors import RetropropError
+from retroprop.fix import Recipe
+from retroprop.networks.mlp import parse_sizes
+from retroprop.study.study import Study
+from retroprop.study.trial import make_trial, recipe_of
+
+
+def checked_data(study: Study) -> Dataset:
+    """The study's data, when every arm's network fits it.
+
+    Raises:
+        RetropropError: when a network has other inputs or outputs than the data.
+        DataMissing: when the data are not there.
+    """
+    data = load(study.data, study.data_root)
+    for arm in study.arms:
+        sizes = parse_sizes(arm.network)
+        if (sizes[0], sizes[-1]) != (data.features, data.classes):
+            raise RetropropError(
+                f"The network {arm.network} takes {sizes[0]} inputs and gives {sizes[-1]} outputs; "
+                f"{data.name} has {data.features} pixels and {data.classes} classes. Give a network "
+                f"such as {data.features}-64-{data.classes}."
+            )
+    if study.batch is not None and study.batch > data.sizes[0]:
+        raise RetropropError(
+            f"batch={study.batch} was given; expected at most {data.sizes[0]}, the training images of "
+            f"{data.name}."
+        )
+    return data
+
+
+def chosen_device(wanted: str) -> str:
+    """cpu or cuda.
+
+    Raises:
+        RetropropError: when cuda is asked for and not there.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise RetropropError(
+            "device=cuda was given, but torch finds no CUDA device. Give --device cpu, or see "
+            "`retroprop doctor`."
+        )
+    return "cuda" if there and wanted != "cpu" else "cpu"
+
+
+def arm_costs(study: Study) -> list[dict[str, Any]]:
+    """Parameters, FLOPs of one step and receipt of every arm; building them proves that all fixes fit.
+
+    Raises:
+        RetropropError: when an arm's fix finds no site, or its fixes do not go together.
+    """
+    costs = []
+    for i in range(len(study.arms)):
+        recipe = recipe_of(make_trial(study, i, "tuning", 0, 1.0).settings)
+        costs.append(
+            {
+                "parameters": sum(p.numel() for p in recipe.network.parameters()),
+                "flops": step_flops(recipe, study.batch or 1),
+            }
+        )
+    return costs
+
+
+def step_flops(recipe: Recipe, batch: int) -> int:
+    """Counted floating-point operations of one step, forward and backward, by torch's counter."""
+    from retroprop.ensemble.loop import own_copy
+
+    network = own_copy(recipe).network
+    inputs = next(module for module in network.modules() if isinstance(module, torch.nn.Linear))
+    with FlopCounterMode(display=False) as counter:
+        network.train()(torch.zeros(max(batch, 2), inputs.in_features)).sum().backward()
+    return int(counter.get_total_flops())
+
+
+def free_memory(limit: float | None) -> int:
+    """Bytes that training may use: the limit in GiB, or what is free less a quarter."""
+    if limit is not None:
+        return int(limit * 2**30)
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        kilobytes = next(int(li.split()[1]) for li in text.split("\n") if li.startswith("MemAvailable"))
+        return kilobytes * 1024 * 3 // 4
+    except (OSError, StopIteration):
+        return 2 * 2**30
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, str]:
+    """Versions and machine, for the record."""
+    import numpy as np
+    import scipy
+
+    import retroprop
+
+    return {
+        "retroprop": retroprop.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "machine": f"{platform.system()} {platform.machine()}, {cores()} cores",
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }

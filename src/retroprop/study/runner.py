@@ -1,0 +1,220 @@
+"""Runs a study: plans what is missing, trains it on worker processes, writes it down."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from retroprop.ensemble.planner import Group, Item, has_compiler, plan
+from retroprop.errors import RetropropError, StoreError
+from retroprop.study.checks import arm_costs, checked_data, chosen_device, cores, free_memory
+from retroprop.study.progress import Watcher
+from retroprop.study.pool import Pool
+from retroprop.study.reader import chosen_rates, read, tuning_grid
+from retroprop.study.results import Results
+from retroprop.study.store import Store, code_hash, open_store
+from retroprop.study.study import Study
+from retroprop.study.trial import Trial, make_trial, program_of, standing
+
+
+def tuning_trials(study: Study) -> list[Trial]:
+    """All trials that choose rates."""
+    return [
+        make_trial(study, arm, "tuning", seed, rate)
+        for arm in range(len(study.arms))
+        for rate in study.rates
+        for seed in range(study.tuning_seeds)
+    ]
+
+
+def reporting_trials(study: Study, chosen: Sequence[int]) -> list[Trial]:
+    """All trials that are reported, each arm at the rate that tuning chose."""
+    return [
+        make_trial(study, arm, "reporting", seed, study.rates[rate])
+        for arm, rate in enumerate(chosen)
+        for seed in range(study.seeds)
+        if rate >= 0
+    ]
+
+
+@dataclass
+class Prepared:
+    """What is known before the first step."""
+
+    device: str
+    workers: int
+    memory: int
+    steps: int
+    costs: list[dict[str, Any]]
+    fingerprint: str
+
+    def plan(self, trials: Sequence[Trial]) -> list[Group]:
+        """Groups for trials."""
+        items = [
+            Item(
+                trial.key,
+                program_of(trial),
+                trial.settings["seed"],
+                trial.multiplier,
+                standing(trial),
+                self.costs[trial.arm]["parameters"],
+                self.steps,
+            )
+            for trial in trials
+        ]
+        return plan(items, memory=self.memory / self.workers, compiler=has_compiler())
+
+
+def prepare(study: Study) -> Prepared:
+    """Check everything that can be wrong before training.
+
+    Raises:
+        RetropropError: naming what is wrong and what to do.
+    """
+    data = checked_data(study)
+    device = chosen_device(study.device)
+    costs = arm_costs(study)
+    steps = study.epochs * (data.sizes[0] // study.batch if study.batch else 1)
+    memory = free_memory(study.memory)
+    needed = 4 * 24 * max(cost["parameters"] for cost in costs)
+    if memory < needed:
+        raise RetropropError(
+            f"memory={memory / 2**30:.4f} GiB was given; one trial needs about {needed / 2**30:.4f}. Give "
+            "more with --memory, or a smaller network."
+        )
+    workers = 1 if device == "cuda" else cores()
+    return Prepared(device, workers, memory, steps, costs, data.fingerprint())
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a study's folder for one process.
+
+    Raises:
+        RetropropError: when the folder cannot be written.
+        StoreError: when another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RetropropError(
+            f"The folder {str(folder)!r} cannot be written ({error.strerror}). Give another with --out."
+        ) from None
+    try:
+        import fcntl
+
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go when the process ends
+        except OSError:
+            raise StoreError(
+                f"Another process is running the study in {str(folder)!r}. Wait for it, or give another "
+                "folder with --out."
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def run(study: Study, watcher: Watcher | None = None) -> Results:
+    """Train what is not in the store yet.
+
+    Args:
+        study: what to train.
+        watcher: hears how it goes.
+
+    Raises:
+        RetropropError: when the study cannot be run as it is; nothing finished is lost.
+    """
+    watcher = watcher or Watcher()
+    prepared = prepare(study)
+    with locked(study.folder):
+        made_by = {"code": code_hash(), "data": prepared.fingerprint}
+        with open_store(study.folder, made_by) as store:
+            write_settings(study)
+            pool = Pool(prepared.workers, study.folder / "worker.log")
+            try:
+                tuning = tuning_trials(study)
+                _train(study, prepared, store, pool, watcher, "tuning", tuning)
+                chosen = chosen_rates(*tuning_grid(study, store), study)
+                reporting = reporting_trials(study, chosen)
+                _train(study, prepared, store, pool, watcher, "reporting", reporting)
+            finally:
+                pool.close()
+            results = read(study, store, prepared.costs)
+            store.log_look(len(results.shared_seeds()), study.settings())
+    return results
+
+
+def load_results(folder: Path) -> Results:
+    """What a finished or interrupted study has found, without training.
+
+    Raises:
+        StoreError: when there is no store that this version reads.
+    """
+    with open_store(folder, None) as store:
+        settings = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+        study = Study.from_mapping({**settings, "out": str(folder)})
+        return read(study, store, arm_costs(study))
+
+
+def write_settings(study: Study) -> None:
+    """Write the resolved study beside its store."""
+    part = study.folder / "study.yaml.part"
+    part.write_text(yaml.safe_dump(study.settings(), sort_keys=False), encoding="utf-8")
+    os.replace(part, study.folder / "study.yaml")
+
+
+def _train(
+    study: Study,
+    prepared: Prepared,
+    store: Store,
+    pool: Pool,
+    watcher: Watcher,
+    phase: str,
+    trials: Sequence[Trial],
+) -> None:
+    """Train the trials of one phase that are not in the store."""
+    by_key = {trial.key: trial for trial in trials}
+    missing = {key: trial for key, trial in by_key.items() if key not in store.finished()}
+    stale = [i for i, group in store.planned() if not set(group.keys) <= set(missing)]
+    store.drop_plan(stale)
+    waiting = {key for _, group in store.planned() for key in group.keys}
+    store.add_plan(prepared.plan([t for key, t in missing.items() if key not in waiting]))
+    groups = dict(store.planned())
+    watcher.planned(phase, len(by_key), len(by_key) - len(missing), len(groups))
+    jobs = [(i, _job(study, prepared, group, missing)) for i, group in groups.items()]
+    scores: dict[int, list[float]] = {}
+    said: set[str] = set()
+    for i, answer in pool.run(jobs):
+        members = [missing[key] for key in groups[i].keys]
+        if "error" in answer:
+            store.fail(i, answer["error"])
+            watcher.failed(phase, len(members), answer["error"])
+            continue
+        store.finish(i, members, answer["rows"], answer["record"])
+        for text in answer["record"]["notes"]:
+            if text not in said:
+                watcher.note(text)
+            said.add(text)
+        for trial, row in zip(members, answer["rows"], strict=True):
+            scores.setdefault(trial.arm, []).append(row["result"]["validation_curve"][-1])
+        best = max(scores, key=lambda arm: float(np.mean(scores[arm])) if phase != "tuning" else max(scores[arm]))
+        value = float(np.mean(scores[best])) if phase != "tuning" else max(scores[best])
+        watcher.group_done(phase, len(members), study.arms[best].label, value)
+
+
+def _job(
+    study: Study, prepared: Prepared, group: Group, trials: dict[str, Trial]
+) -> dict[str, Any]:
+    return {
+        "settings": [trials[key].settings for key in group.keys],
+        "data_root": study.data_root,
+        "device": prepared.device,
+        "compiled": group.compiled,
+    }

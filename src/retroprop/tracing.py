@@ -1,0 +1,400 @@
+"""What an example batch shows of a network that does not name its layers.
+
+A copy is run once in evaluation mode. Hooks record every call of a module and the tensors that went in and
+out; which parameter layer a norm, activation or dropout belongs to is read from those afterwards.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import activation as torch_activations
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _NormBase
+from torch.overrides import TorchFunctionMode
+
+from retroprop.errors import RetropropError
+from retroprop.networks.keyed import Keyed
+from retroprop.networks.layer import HiddenLayer
+from retroprop.surgery import ROLES, Anatomy, Layer, Role, SkipBlock
+
+# A tensor at one moment: its identity and how often it was changed in place.
+Key = tuple[int, int]
+
+_NOT_ELEMENTWISE = ("GLU", "LogSoftmax", "MultiheadAttention", "Softmax", "Softmax2d", "Softmin")
+_ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
+    getattr(torch_activations, name)
+    for name in torch_activations.__all__
+    if name not in _NOT_ELEMENTWISE
+)
+_DISTRIBUTIONS = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_FUNCTIONS = frozenset(
+    "celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 rrelu selu "
+    "sigmoid silu softplus softsign tanh threshold".split()
+)
+_OUTPUT_FUNCTIONS = frozenset({"softmax", "softmin"})
+_GUESSED_SIZES = (64, 224, 32, 28)
+
+
+@dataclass
+class _Call:
+    """One finished call of a module, or of an activation function where `function` names it.
+
+    inside: the modules whose forward method it happened in, outermost first, and what went into them.
+    """
+
+    module: nn.Module
+    source: Key
+    result: Key
+    in_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    inside: tuple[tuple[nn.Module, Key], ...]
+    function: str = ""
+
+
+class _Recorder(TorchFunctionMode):
+    """Records calls in the order they finish. Tensors are kept, so that no identity is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[_Call] = []
+        self._active: list[tuple[nn.Module, Key, tuple[int, ...]]] = []
+        self._kept: list[Tensor] = []
+
+    def watch(self, network: nn.Module) -> None:
+        """Hook every module of the network."""
+        for module in network.modules():
+            module.register_forward_pre_hook(self._enter, with_kwargs=True)
+            module.register_forward_hook(self._leave, with_kwargs=True)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        del types
+        name = getattr(func, "__name__", "").rstrip("_")
+        if name not in _FUNCTIONS | _OUTPUT_FUNCTIONS or not self._active:
+            return func(*args, **(kwargs or {}))
+        source, in_shape = self._seen((*args, *(kwargs or {}).values()))
+        result = func(*args, **(kwargs or {}))
+        self._record(self._active[-1][0], source, in_shape, result, name)
+        return result
+
+    def _seen(self, values: Any) -> tuple[Key, tuple[int, ...]]:  # noqa: ANN401
+        """The first tensor among some values."""
+        for value in values:
+            if isinstance(value, Tensor):
+                self._kept.append(value)
+                return (id(value), value._version), tuple(value.shape[1:])
+        return (0, 0), ()
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
+        self._active.append((module, *self._seen((*args, *kwargs.values()))))
+
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:  # noqa: ANN401
+        del args, kwargs
+        _, source, in_shape = self._active.pop()
+        self._record(module, source, in_shape, output)
+
+    def _record(
+        self,
+        module: nn.Module,
+        source: Key,
+        in_shape: tuple[int, ...],
+        output: Any,  # noqa: ANN401
+        function: str = "",
+    ) -> None:
+        result, shape = self._seen((output,))
+        inside = tuple((outer, key) for outer, key, _ in self._active)
+        self.calls.append(_Call(module, source, result, in_shape, shape, inside, function))
+
+
+def traced_layers(network: nn.Module, example: Tensor | None) -> Anatomy:
+    """The layers of any network, in the order in which a batch meets them.
+
+    The network is left as it is, and so are torch's global generators.
+
+    Args:
+        network: every `nn.Linear` and convolution that its forward method calls begins a layer; the last
+            one called is the output layer.
+        example: a batch `(batch, ...)` that it accepts; guessed from its first parameter layer if None.
+
+    Raises:
+        RetropropError: when the network cannot run on the batch, or calls no parameter layer.
+    """
+    for path, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules:
+            raise RetropropError(
+                f"The module at {path!r} is a {type(module).__name__}, which cannot be taken apart; expected "
+                "plain modules. Apply the fixes first, then compile or script the result."
+            )
+    traced = copy.deepcopy(network).eval()
+    batches = _guesses(traced) if example is None else iter([example])
+    failure = "it has no nn.Linear or convolution to guess a batch from"
+    for batch in batches:
+        recorder = _Recorder()
+        runner = copy.deepcopy(traced)
+        recorder.watch(runner)
+        cuda = [batch.get_device()] if batch.is_cuda else []
+        try:
+            with torch.random.fork_rng(devices=cuda), torch.no_grad(), recorder:
+                runner(batch)
+        except Exception as error:  # noqa: BLE001 - whatever a foreign forward method raises
+            reason = str(error).strip().split("\n")[0][:200]
+            failure = f"on a batch {tuple(batch.shape)} it raised {type(error).__name__}: {reason}"
+            continue
+        return _Reader(runner, recorder.calls).anatomy()
+    what = "a guessed batch" if example is None else "the example batch"
+    raise RetropropError(
+        f"{type(network).__name__} was run on {what} to see which layer feeds which, and failed: {failure}. "
+        "Pass example=..., a batch (batch, ...) that the network accepts."
+    )
+
+
+def _guesses(network: nn.Module) -> Iterator[Tensor]:
+    """Batches of two cases that the first parameter layer would take."""
+    for module in network.modules():
+        if not isinstance(module, (nn.Linear, _ConvNd)):
+            continue
+        generator = torch.Generator().manual_seed(0)
+        if isinstance(module, nn.Linear):
+            shapes = [(2, module.in_features)]
+        else:
+            sides = _GUESSED_SIZES if module.weight.ndim < 5 else (16,)
+            shapes = [
+                (2, module.in_channels, *[side] * (module.weight.ndim - 2)) for side in sides
+            ]
+        for shape in shapes:
+            yield torch.randn(shape, generator=generator).to(module.weight)
+        return
+
+
+class _Reader:
+    """Reads layers from finished calls."""
+
+    def __init__(self, network: nn.Module, calls: list[_Call]) -> None:
+        self.network = network
+        self.slots = _slots(network)
+        self.kinds = {id(call.module): _kind(call.module, call.in_shape, call.shape) for call in calls}
+        self.calls = [
+            call for call in calls
+            if not any(self.kinds.get(id(outer)) in ("linear", "activation") for outer, _ in call.inside)
+        ]  # fmt: skip
+        modules = [call for call in self.calls if not call.function]
+        self.times = Counter(id(call.module) for call in modules)
+        self.so_far: Counter[int] = Counter()
+        self.outputs_from = sum(self.kinds[id(call.module)] == "linear" for call in modules)
+        self.begun = 0
+        self.last = -1
+        self.found = Anatomy([])
+        self.origin: dict[Key, int] = {}
+
+    def anatomy(self) -> Anatomy:
+        """All layers.
+
+        Raises:
+            RetropropError: when no parameter layer was called.
+        """
+        if not self.outputs_from:
+            raise RetropropError(
+                f"{type(self.network).__name__} calls no nn.Linear and no convolution; expected a network "
+                "of such layers. Parameters used by functions alone are out of reach."
+            )
+        for call in self.calls:
+            if call.function:
+                self._function(call)
+            else:
+                self._module(call)
+        for layer in self.found.layers:
+            self._named_slots(layer)
+        for layer in self.found.layers:
+            layer.span = self._span(layer)
+        self._drop_shared_spans()
+        return self.found
+
+    def _home(self, call: _Call) -> tuple[int, bool]:
+        """The layer that a call works for, and whether that is only the last one called."""
+        if call.source in self.origin:
+            return self.origin[call.source], False
+        for outer, key in reversed(call.inside):
+            # A norm that brings its own activation feeds it from inside its forward method.
+            if self.kinds.get(id(outer)) == "norm" and key in self.origin:
+                return self.origin[key], False
+        return self.last, True
+
+    def _function(self, call: _Call) -> None:
+        if self.kinds[id(call.module)] in ("activation", "distribution", "dropout"):
+            return
+        home, _ = self._home(call)
+        text = f"{call.function} in the forward method of {type(call.module).__name__}"
+        if self._at_output(home):
+            self.found.functional_output.append(text)
+        elif call.function in _FUNCTIONS:
+            self.found.functional.append(text)
+        if call.source in self.origin:
+            self.origin[call.result] = self.origin[call.source]
+
+    def _module(self, call: _Call) -> None:
+        kind = self.kinds[id(call.module)]
+        home, loose = self._home(call)
+        if kind == "distribution":
+            kind = "activation" if self._at_output(home) else ""
+        if kind == "linear":
+            self._begin(call)
+        elif kind == "activation":
+            self._activation(call, home, loose)
+        elif kind in ("norm", "dropout") and not loose:
+            layer = self.found.layers[home]
+            if kind not in layer.paths:
+                layer.paths[kind] = self._paths(call)  # type: ignore[index]
+                layer.shapes[kind] = call.shape  # type: ignore[index]
+            self.origin[call.result] = home
+        elif kind == "" and not loose and _passes(call.module):
+            self.origin[call.result] = home
+
+    def _begin(self, call: _Call) -> None:
+        paths = self._paths(call)
+        self.begun += 1
+        self.last = len(self.found.layers)
+        self.found.layers.append(
+            Layer(paths[0], {"linear": paths}, call.in_shape, call.shape, self._at_output(self.last))
+        )
+        self.origin[call.result] = self.last
+
+    def _activation(self, call: _Call, home: int, loose: bool) -> None:
+        paths = self._paths(call)
+        if home < 0 or "activation" in self.found.layers[home].paths:
+            # No layer to belong to, or that layer has one: it stands for itself.
+            output = home >= 0 and self._at_output(home)
+            home = len(self.found.layers)
+            self.found.layers.append(Layer(paths[0], {}, call.in_shape, call.shape, output))
+        layer = self.found.layers[home]
+        layer.paths["activation"] = paths
+        layer.shapes["activation"] = call.shape
+        layer.loose_activation = loose
+        self.origin[call.result] = home
+
+    def _at_output(self, home: int) -> bool:
+        own = home >= self.last or self.found.layers[home].output
+        return home >= 0 and self.begun == self.outputs_from and own
+
+    def _paths(self, call: _Call) -> tuple[str, ...]:
+        """Where this call's module stands: the k-th place for the k-th call, if there are as many."""
+        key = id(call.module)
+        slots = self.slots[key]
+        k = self.so_far[key]
+        self.so_far[key] += 1
+        return (slots[k],) if len(slots) == self.times[key] else tuple(slots)
+
+    def _named_slots(self, layer: Layer) -> None:
+        """A layer of ours inside a foreign network has slots that the trace does not show."""
+        for path in layer.paths.get("linear", ())[:1]:
+            outer = path.rpartition(".")[0]
+            block = outer.removesuffix("inner").rstrip(".")
+            if isinstance(self.network.get_submodule(outer), HiddenLayer) and not layer.output:
+                layer.name = outer or path
+                layer.paths = {role: (_join(outer, role),) for role in ROLES}
+            elif isinstance(self.network.get_submodule(block), SkipBlock):
+                layer.paths["skip"] = (_join(block, "skip"),)
+
+    def _span(self, layer: Layer) -> tuple[str, ...]:
+        """Neighbours in one `nn.Sequential` that make up the layer, if it stands in one."""
+        roles: tuple[Role, ...] = ("linear", "norm", "activation", "dropout")
+        paths = [layer.paths[role] for role in roles if role in layer.paths]
+        whole = "linear" in layer.paths and "activation" in layer.paths and "skip" not in layer.paths
+        if not whole or layer.loose_activation or any(len(places) > 1 for places in paths):
+            return ()
+        outer = {path.rpartition(".")[0] for (path,) in paths}
+        parent = self.network.get_submodule(next(iter(outer)))
+        if len(outer) > 1 or not isinstance(parent, nn.Sequential):
+            return ()
+        if type(parent).forward is not nn.Sequential.forward:
+            return ()
+        keys = list(parent._modules)
+        own = {keys.index(path.rpartition(".")[2]) for (path,) in paths}
+        between = set(range(min(own), max(own) + 1)) - own
+        if keys.index(layer.paths["linear"][0].rpartition(".")[2]) != min(own):
+            return ()
+        if any(type(parent.get_submodule(keys[i])) is not nn.Identity for i in between):
+            return ()
+        prefix = next(iter(outer))
+        return tuple(_join(prefix, keys[i]) for i in range(min(own), max(own) + 1))
+
+    def _drop_shared_spans(self) -> None:
+        """A module that another layer uses too cannot move into this layer's block."""
+        layers = self.found.layers
+        for layer in layers:
+            for other in layers:
+                used = {path for paths in other.paths.values() for path in paths}
+                if other.span != layer.span and used & set(layer.span):
+                    layer.span = ()
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _slots(network: nn.Module) -> dict[int, list[str]]:
+    """Every place of every module, one path each; a parent that stands twice counts once."""
+    slots: dict[int, list[str]] = {id(network): [""]}
+    seen: set[tuple[int, str]] = set()
+    for path, module in network.named_modules(remove_duplicate=False):
+        for name, child in module._modules.items():
+            if child is not None and (id(module), name) not in seen:
+                seen.add((id(module), name))
+                slots.setdefault(id(child), []).append(_join(path, name))
+    return slots
+
+
+def _kind(module: nn.Module, in_shape: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """The role that a module plays: linear, norm, activation, dropout, distribution, or none."""
+    if isinstance(module, (nn.Linear, _ConvNd)):
+        return "linear"
+    if isinstance(module, _NORMS):
+        return "norm"
+    if isinstance(module, _DropoutNd) or (isinstance(module, Keyed) and module.stream == "dropout"):
+        return "dropout"
+    if isinstance(module, _DISTRIBUTIONS):
+        return "distribution"
+    if isinstance(module, _ACTIVATIONS):
+        return "activation"
+    plain = _passes(module) and not any(True for _ in module.buffers())
+    torch_own = type(module).__module__.startswith("torch.nn.modules")
+    if plain and not torch_own and in_shape == shape and shape and _bends(module, shape):
+        return "activation"
+    return ""
+
+
+def _passes(module: nn.Module) -> bool:
+    """Whether a module is a leaf without parameters, such as pooling: what it gives is still its layer's."""
+    return not any(True for _ in module.children()) and not any(True for _ in module.parameters())
+
+
+def _bends(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a module of unknown type works element by element and is not linear.
+
+    Seen by trying: it must commute with a permutation of the elements, and its value half-way between
+    two batches must differ from half the sum of its values.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((2, *shape), generator=generator)
+    order = torch.randperm(x.numel(), generator=generator)
+    moved = x.flatten()[order].view_as(x)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            at_x, at_moved = module.forward(x.clone()), module.forward(moved.clone())
+            between = module.forward((x + moved) / 2)
+    except Exception:  # noqa: BLE001 - a module that cannot do this is no activation
+        return False
+    if not isinstance(at_x, Tensor) or at_x.shape != x.shape:
+        return False
+    commutes = torch.allclose(at_x.flatten()[order].view_as(x), at_moved, atol=1e-6)
+    return commutes and not torch.allclose(between, (at_x + at_moved) / 2, atol=1e-3)
+
+
+__all__ = ["traced_layers"]
