@@ -1,45 +1,21 @@
 """Finds sites by role, fills them, and keeps a receipt of every edit.
 
-A layer is what one parameter layer begins: linear, norm, activation, dropout, and the skip around all
-four. Networks of ours name their layers; of any other network a traced example batch shows them.
+Networks of ours name their layers; of any other network a traced example batch shows them.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
+from retroprop.anatomy import ROLES, Anatomy, Layer, Role, SkipBlock, join, named_layers
 from retroprop.errors import NothingMatched, RetropropError, UnknownName
-from retroprop.networks.layer import HiddenLayer, Layered, NoSkip
+from retroprop.networks.layer import Layered, NoSkip
 from retroprop.randomness import Seed, derived_seed
-
-Role = Literal["linear", "norm", "activation", "dropout", "skip"]
-ROLES: tuple[Role, ...] = get_args(Role)
-
-
-@dataclass
-class Layer:
-    """Where one layer's roles are now. An absent role has no module yet.
-
-    `shape` is the layer's output without the batch dimension; `in_shape` likewise its input.
-    """
-
-    name: str
-    paths: dict[Role, tuple[str, ...]]
-    in_shape: tuple[int, ...]
-    shape: tuple[int, ...]
-    output: bool = False
-    loose_activation: bool = False
-
-
-@dataclass
-class Anatomy:
-    """All layers of a network in the order data flows, and what surgery cannot see."""
-
-    layers: list[Layer]
-    functional: list[str] = field(default_factory=list)
+from retroprop.tracing import traced_layers
 
 
 @dataclass(frozen=True)
@@ -47,7 +23,7 @@ class Site:
     """One place that a fix may fill.
 
     name: the path before any fix, so that arms of one study name the same place alike.
-    shape, in_shape: of the layer's output and input, without the batch dimension.
+    shape: at this place, without the batch dimension; in_shape: of the layer's input.
     module: what is there now; None when the place has to be made.
     """
 
@@ -73,32 +49,20 @@ class Edit:
     after: str
 
 
-def named_layers(network: Layered) -> Anatomy:
-    """The anatomy of a network that names its own layers."""
-    hidden, output = network.layer_paths()
-    layers = []
-    for path in (*hidden, output):
-        module = network.get_submodule(path)  # type: ignore[attr-defined]
-        linear = module.linear
-        roles = [role for role in ROLES if role in dict(module.named_children())]
-        layers.append(
-            Layer(
-                name=path,
-                paths={role: (f"{path}.{role}",) for role in roles},
-                in_shape=(linear.in_features,),
-                shape=(linear.out_features,),
-                output=path == output,
-            )
-        )
-    return Anatomy(layers)
-
-
 def _empty(module: nn.Module | None) -> bool:
+    if isinstance(module, _DropoutNd):
+        return module.p == 0  # the empty slot of timm's networks
     return module is None or type(module) in (nn.Identity, NoSkip)
 
 
 def _describe(module: nn.Module | None) -> str:
     return "nothing" if module is None or _empty(module) else str(module).split("\n")[0].rstrip("(")
+
+
+def _alike(new: nn.Module, old: nn.Module | None) -> bool:
+    """Whether a replacement computes what is there already."""
+    plain = [re.sub(r",? ?inplace=\w+", "", str(module)) for module in (new, old)]
+    return type(new) is type(old) and plain[0] == plain[1]
 
 
 class Surgeon:
@@ -110,7 +74,9 @@ class Surgeon:
         example: a batch `(batch, ...)` for networks that do not name their layers.
     """
 
-    def __init__(self, network: nn.Module, *, seed: Seed = 0, example: Tensor | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, *, seed: Seed = 0, example: Tensor | None = None
+    ) -> None:
         self.network = network
         self.seed = seed
         self.example = example
@@ -125,8 +91,6 @@ class Surgeon:
             if isinstance(self.network, Layered):
                 self._anatomy = named_layers(self.network)
             else:
-                from retroprop.tracing import traced_layers
-
                 self._anatomy = traced_layers(self.network, self.example)
         return self._anatomy
 
@@ -140,7 +104,7 @@ class Surgeon:
         self.edits.append(Edit(site, role, before, after))
 
     def sites(self, role: Role, *, output: bool = False) -> list[Site]:
-        """Sites of a role in the order data flows; those of the output layer only when asked for."""
+        """Sites of a role in the order data flows; the output layer's only when asked for."""
         if role not in ROLES:
             raise UnknownName("role", role, ROLES)
         return [
@@ -152,36 +116,33 @@ class Surgeon:
     def fill(self, role: Role, factory: Callable[[Site], nn.Module | None]) -> None:
         """Put what `factory` makes at every site of a role in the hidden layers.
 
-        Activations and linear layers are replaced; norm, dropout and skip slots are filled where they
-        are empty. A factory gives None for a site that it leaves alone.
+        Activations and linear layers are replaced; norm, dropout and skip slots are filled where
+        they are empty. A factory gives None for a site that it leaves alone.
 
         Raises:
-            NothingMatched: when no site was changed.
+            NothingMatched: when no site was changed, or activations are out of surgery's reach.
             RetropropError: when a module is shared between a hidden layer and the output.
         """
         if role == "activation":
             self._refuse_functional()
-        made: dict[int, nn.Module] = {}
+        replaces = role in ("activation", "linear")
+        made: list[tuple[nn.Module | None, nn.Module]] = []
         start = len(self.edits)
         for layer in self.anatomy.layers:
             if layer.output or not self._reachable(layer, role):
                 continue
             site = self._site(layer, role)
-            replaces = role in ("activation", "linear")
-            if any(site.module is module for module in made.values()):
+            if any(site.module is new for _, new in made) or not (replaces or _empty(site.module)):
                 continue
-            if not replaces and not _empty(site.module):
+            # A module that stands at several places is replaced by one module at all of them.
+            shared = (new for old, new in made if replaces and old is site.module)
+            built = next(shared, None) or self._build(site, factory)
+            if built is None or (replaces and _alike(built, site.module)):
                 continue
             self._refuse_shared_with_output(layer, role)
-            known = made.get(id(site.module)) if replaces else None
-            new = known or self._build(site, factory)
-            if new is None or (replaces and str(new) == str(site.module)):
-                continue
-            if replaces:
-                made[id(site.module)] = new
-            before = _describe(site.module)
-            self._place(layer, role, new)
-            self.note(site.name, role, before, _describe(new))
+            made.append((site.module, built))
+            self._place(layer, role, built)
+            self.note(site.name, role, _describe(site.module), _describe(built))
         if len(self.edits) == start:
             raise NothingMatched(self._nothing(role))
 
@@ -195,19 +156,32 @@ class Surgeon:
         Raises:
             NothingMatched: when there is no such site.
         """
+        done: set[int] = set()
         for site in self.sites(role, output=True):
-            if site.module is None:
+            if site.module is None or id(site.module) in done:
                 continue
+            done.add(id(site.module))
             generator = torch.Generator().manual_seed(derived_seed(self.seed, self._fix, site.name))
             with torch.no_grad():
                 initialise(site.module, generator)
             for name, _ in site.module.named_parameters():
                 self.note(f"{site.name}.{name}", role, "started", f"restarted by {self._fix}")
-        if not self.edits:
+        if not done:
             raise NothingMatched(self._nothing(role))
 
     def strip_output(self) -> bool:
-        """Take the activation off the output layer, so that it gives logits; False if it has none."""
+        """Take the activation off the output layer, so that it gives logits; False if it has none.
+
+        Raises:
+            RetropropError: when the activation is a function called in a forward method, or its
+                module is a hidden layer's too.
+        """
+        if self.anatomy.functional_output:
+            raise RetropropError(
+                f"{self._fix or 'This fix'} needs the output before its activation, but the network "
+                f"calls {', '.join(self.anatomy.functional_output)} on it, which surgery cannot take "
+                "off. Make it a module, such as torch.nn.Sigmoid(), or give logits."
+            )
         for layer in self.anatomy.layers:
             paths = layer.paths.get("activation", ()) if layer.output else ()
             if paths and not _empty(self.network.get_submodule(paths[0])):
@@ -221,7 +195,7 @@ class Surgeon:
     def _site(self, layer: Layer, role: Role) -> Site:
         paths = layer.paths.get(role, ())
         module = self.network.get_submodule(paths[0]) if paths else None
-        return Site(f"{layer.name}.{role}", role, layer.in_shape, layer.shape, module)
+        return Site(f"{layer.name}.{role}", role, layer.in_shape, layer.shape_at(role), module)
 
     def _reachable(self, layer: Layer, role: Role) -> bool:
         """Whether the role has a module, or one can be wrapped around what the layer has."""
@@ -229,6 +203,8 @@ class Surgeon:
             return True
         if role == "dropout":
             return bool(layer.paths.get("activation")) and not layer.loose_activation
+        if role == "skip":
+            return bool(layer.span)
         return role == "norm" and bool(layer.paths.get("linear"))
 
     def _build(self, site: Site, factory: Callable[[Site], nn.Module | None]) -> nn.Module | None:
@@ -238,38 +214,67 @@ class Surgeon:
             new = factory(site)
         if new is None:
             return None
-        reference = next(self.network.parameters(), None)
-        if reference is not None:
-            new = new.to(device=reference.device, dtype=reference.dtype)
+        for reference in self.network.parameters():
+            if reference.is_floating_point():
+                new = new.to(device=reference.device, dtype=reference.dtype)
+                break
         return new.train(self.network.training)
 
     def _place(self, layer: Layer, role: Role, new: nn.Module) -> None:
         paths = layer.paths.get(role, ())
-        if paths:
-            for path in paths:
-                self._set(path, new)
-            return
-        inner: Role = "linear" if role == "norm" else "activation"
-        moved = []
-        for path in layer.paths[inner]:
-            old = self.network.get_submodule(path)
-            pair = nn.Sequential()
-            pair.add_module(inner, old)
-            pair.add_module(role, new)
-            self._set(path, pair.train(self.network.training))
-            moved.append(f"{path}.{inner}" if path else inner)
-        before = layer.paths[inner]
-        layer.paths[inner] = tuple(moved)
-        layer.paths[role] = tuple(path.removesuffix(inner) + role for path in moved)
-        self._rename(before, tuple(moved), layer, inner)
+        for path in paths:
+            self._set(path, new)
+        if not paths and role == "skip":
+            self._wrap_span(layer, new)
+        elif not paths:
+            self._wrap(layer, "linear" if role == "norm" else "activation", role, new)
+        self._out_of_place(layer)
 
-    def _rename(
-        self, before: tuple[str, ...], after: tuple[str, ...], moved: Layer, inner: Role
-    ) -> None:
-        """Other layers that share the wrapped module now find it where it went."""
+    def _wrap(self, layer: Layer, inner: Role, role: Role, new: nn.Module) -> None:
+        """Put a module behind another, at all its places, as a pair."""
+        before = layer.paths[inner]
+        sharing = [other for other in self.anatomy.layers if other.paths.get(inner) == before]
+        pair = nn.Sequential()
+        pair.add_module(inner, self.network.get_submodule(before[0]))
+        pair.add_module(role, new)
+        pair.training = self.network.training
+        for path in before:
+            self._set(path, pair)
+        self._move({path: join(path, inner) for path in before})
+        for other in sharing:
+            other.paths[role] = tuple(join(path, role) for path in before)
+
+    def _wrap_span(self, layer: Layer, skip: nn.Module) -> None:
+        """Put a block in the first place of a layer's neighbours; later keys stay."""
+        block_path = layer.span[0]
+        sharing = [other for other in self.anatomy.layers if other.span == layer.span]
+        block = SkipBlock(nn.Sequential(), skip)
+        moved = {}
+        for path in layer.span:
+            key = path.rpartition(".")[2]
+            block.inner.add_module(key, self.network.get_submodule(path))
+            self._set(path, nn.Identity())
+            moved[path] = join(block_path, f"inner.{key}")
+        self._set(block_path, block)
+        for one in (block, block.inner):
+            one.training = self.network.training
+        self._move(moved)
+        for other in sharing:
+            other.paths["skip"] = (join(block_path, "skip"),)
+
+    def _move(self, moved: dict[str, str]) -> None:
+        """All layers now find modules at, and below, their new paths."""
         for layer in self.anatomy.layers:
-            if layer is not moved and layer.paths.get(inner) == before:
-                layer.paths[inner] = after
+            for role, paths in layer.paths.items():
+                layer.paths[role] = tuple(_moved(path, moved) for path in paths)
+
+    def _out_of_place(self, layer: Layer) -> None:
+        """Modules next to an edit must not overwrite what its backward pass keeps."""
+        for paths in layer.paths.values():
+            for path in paths:
+                module = self.network.get_submodule(path)
+                if vars(module).get("inplace"):
+                    vars(module)["inplace"] = False
 
     def _set(self, path: str, module: nn.Module) -> None:
         if not path:
@@ -279,24 +284,29 @@ class Surgeon:
         setattr(self.network.get_submodule(parent), name, module)
 
     def _refuse_shared_with_output(self, layer: Layer, role: Role) -> None:
+        # A new norm or dropout is wrapped around the module that it follows.
+        inner: Role = {"norm": "linear", "dropout": "activation"}.get(role, role)  # type: ignore[assignment]
+        role = role if layer.paths.get(role) else inner
         own = set(layer.paths.get(role, ()))
         for other in self.anatomy.layers:
             shared = own & set(other.paths.get(role, ()))
             if shared and other.output != layer.output:
                 raise RetropropError(
-                    f"The module at {sorted(shared)[0]!r} is the {role} of layer {layer.name!r} and of "
-                    f"layer {other.name!r}, one of which is the output; a fix may change only one of "
-                    "them. Give each its own module."
+                    f"The module at {min(shared)!r} is the {role} of layer {layer.name!r} and "
+                    f"of layer {other.name!r}, one of which is the output; a fix may change only one "
+                    "of them. Give each its own module."
                 )
 
     def _refuse_functional(self) -> None:
         if self.anatomy.functional:
-            calls = ", ".join(sorted(set(self.anatomy.functional)))
             raise NothingMatched(
-                f"{self._fix or 'This fix'} replaces activation modules, but this network calls {calls} "
-                "inside a forward method, which surgery cannot see. Make each call a module, such as "
+                f"{self._fix or 'This fix'} replaces activation modules, but this network calls "
+                f"{self._calls()}, which surgery cannot see. Make each call a module, such as "
                 "torch.nn.Sigmoid()."
             )
+
+    def _calls(self) -> str:
+        return ", ".join(sorted(set(self.anatomy.functional)))
 
     def _nothing(self, role: Role) -> str:
         places = [
@@ -305,10 +315,29 @@ class Surgeon:
             if not layer.output and self._reachable(layer, role)
         ]
         found = "; ".join(places) if places else "none"
+        hint = ""
+        if not places and role == "skip":
+            hint = (
+                " A skip needs a layer's modules, with its activation, as neighbours in one "
+                "nn.Sequential."
+            )
+        elif not places and self.anatomy.functional:
+            hint = f" Activations called as functions are out of reach: {self._calls()}."
         return (
             f"{self._fix or 'This fix'} looked for a {role} site to change in the hidden layers of "
-            f"{type(self.network).__name__} and changed none. Sites of that role: {found}."
+            f"{type(self.network).__name__} and changed none. Sites of that role: {found}.{hint}"
         )
 
 
-__all__ = ["ROLES", "Anatomy", "Edit", "HiddenLayer", "Layer", "Role", "Site", "Surgeon"]
+def _moved(path: str, moved: dict[str, str]) -> str:
+    for before, after in moved.items():
+        if path == before or not before or path.startswith(f"{before}."):
+            return (
+                join(after, path.removeprefix(before).removeprefix("."))
+                if path != before
+                else after
+            )
+    return path
+
+
+__all__ = ["ROLES", "Edit", "Role", "Site", "Surgeon"]

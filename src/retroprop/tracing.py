@@ -1,7 +1,7 @@
 """What an example batch shows of a network that does not name its layers.
 
-A copy is run once in evaluation mode. Hooks record every call of a module and the tensors that went in and
-out; which parameter layer a norm, activation or dropout belongs to is read from those afterwards.
+A copy is run once in evaluation mode. Hooks record every call of a module and the tensors that went
+in and out; which parameter layer a norm, activation or dropout belongs to is read from those.
 """
 
 import copy
@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation as torch_activations
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.instancenorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
+from retroprop.anatomy import ROLES, Anatomy, Layer, Role, SkipBlock, join
 from retroprop.errors import RetropropError
 from retroprop.networks.keyed import Keyed
 from retroprop.networks.layer import HiddenLayer
-from retroprop.surgery import ROLES, Anatomy, Layer, Role, SkipBlock
 
 # A tensor at one moment: its identity and how often it was changed in place.
 Key = tuple[int, int]
@@ -32,13 +32,19 @@ _ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
     for name in torch_activations.__all__
     if name not in _NOT_ELEMENTWISE
 )
-_DISTRIBUTIONS = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_FUNCTIONS = frozenset(
-    "celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu relu6 rrelu selu "
-    "sigmoid silu softplus softsign tanh threshold".split()
-)
-_OUTPUT_FUNCTIONS = frozenset({"softmax", "softmin"})
+_KINDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "linear": (nn.Linear, _ConvNd),
+    "norm": (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    "dropout": (_DropoutNd,),
+    "distribution": (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d),
+    "activation": _ACTIVATIONS,
+}
+_FUNCTIONS = {
+    "celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid",
+    "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh",
+    "threshold",
+}  # fmt: skip
+_OUTPUT_FUNCTIONS = {"softmax", "softmin"}
 _GUESSED_SIZES = (64, 224, 32, 28)
 
 
@@ -46,7 +52,7 @@ _GUESSED_SIZES = (64, 224, 32, 28)
 class _Call:
     """One finished call of a module, or of an activation function where `function` names it.
 
-    inside: the modules whose forward method it happened in, outermost first, and what went into them.
+    inside: the modules whose forward method it happened in, outermost first, and what they took.
     """
 
     module: nn.Module
@@ -59,7 +65,7 @@ class _Call:
 
 
 class _Recorder(TorchFunctionMode):
-    """Records calls in the order they finish. Tensors are kept, so that no identity is used twice."""
+    """Records calls in the order they finish; keeps tensors, so that no identity is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,8 +80,12 @@ class _Recorder(TorchFunctionMode):
             module.register_forward_hook(self._leave, with_kwargs=True)
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        self,
+        func: Any,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,
+    ) -> Any:
         del types
         name = getattr(func, "__name__", "").rstrip("_")
         if name not in _FUNCTIONS | _OUTPUT_FUNCTIONS or not self._active:
@@ -85,7 +95,7 @@ class _Recorder(TorchFunctionMode):
         self._record(self._active[-1][0], source, in_shape, result, name)
         return result
 
-    def _seen(self, values: Any) -> tuple[Key, tuple[int, ...]]:  # noqa: ANN401
+    def _seen(self, values: Any) -> tuple[Key, tuple[int, ...]]:
         """The first tensor among some values."""
         for value in values:
             if isinstance(value, Tensor):
@@ -93,10 +103,10 @@ class _Recorder(TorchFunctionMode):
                 return (id(value), value._version), tuple(value.shape[1:])
         return (0, 0), ()
 
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._active.append((module, *self._seen((*args, *kwargs.values()))))
 
-    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:  # noqa: ANN401
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         del args, kwargs
         _, source, in_shape = self._active.pop()
         self._record(module, source, in_shape, output)
@@ -106,7 +116,7 @@ class _Recorder(TorchFunctionMode):
         module: nn.Module,
         source: Key,
         in_shape: tuple[int, ...],
-        output: Any,  # noqa: ANN401
+        output: Any,
         function: str = "",
     ) -> None:
         result, shape = self._seen((output,))
@@ -120,9 +130,10 @@ def traced_layers(network: nn.Module, example: Tensor | None) -> Anatomy:
     The network is left as it is, and so are torch's global generators.
 
     Args:
-        network: every `nn.Linear` and convolution that its forward method calls begins a layer; the last
-            one called is the output layer.
-        example: a batch `(batch, ...)` that it accepts; guessed from its first parameter layer if None.
+        network: every `nn.Linear` and convolution that its forward method calls begins a layer; the
+            last one called is the output layer.
+        example: a batch `(batch, ...)` that it accepts; guessed from its first parameter layer if
+            None.
 
     Raises:
         RetropropError: when the network cannot run on the batch, or calls no parameter layer.
@@ -130,29 +141,28 @@ def traced_layers(network: nn.Module, example: Tensor | None) -> Anatomy:
     for path, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules:
             raise RetropropError(
-                f"The module at {path!r} is a {type(module).__name__}, which cannot be taken apart; expected "
-                "plain modules. Apply the fixes first, then compile or script the result."
+                f"The module at {path!r} is a {type(module).__name__}, which cannot be taken apart; "
+                "expected plain modules. Apply the fixes first, then compile or script the result."
             )
-    traced = copy.deepcopy(network).eval()
-    batches = _guesses(traced) if example is None else iter([example])
+    batches = _guesses(network) if example is None else iter([example])
     failure = "it has no nn.Linear or convolution to guess a batch from"
     for batch in batches:
         recorder = _Recorder()
-        runner = copy.deepcopy(traced)
+        runner = copy.deepcopy(network).eval()
         recorder.watch(runner)
         cuda = [batch.get_device()] if batch.is_cuda else []
         try:
             with torch.random.fork_rng(devices=cuda), torch.no_grad(), recorder:
                 runner(batch)
-        except Exception as error:  # noqa: BLE001 - whatever a foreign forward method raises
+        except Exception as error:
             reason = str(error).strip().split("\n")[0][:200]
             failure = f"on a batch {tuple(batch.shape)} it raised {type(error).__name__}: {reason}"
             continue
         return _Reader(runner, recorder.calls).anatomy()
     what = "a guessed batch" if example is None else "the example batch"
     raise RetropropError(
-        f"{type(network).__name__} was run on {what} to see which layer feeds which, and failed: {failure}. "
-        "Pass example=..., a batch (batch, ...) that the network accepts."
+        f"{type(network).__name__} was run on {what} to see which layer feeds which, and failed: "
+        f"{failure}. Pass example=..., a batch (batch, ...) that the network accepts."
     )
 
 
@@ -163,12 +173,10 @@ def _guesses(network: nn.Module) -> Iterator[Tensor]:
             continue
         generator = torch.Generator().manual_seed(0)
         if isinstance(module, nn.Linear):
-            shapes = [(2, module.in_features)]
+            shapes: list[tuple[int, ...]] = [(2, module.in_features)]
         else:
             sides = _GUESSED_SIZES if module.weight.ndim < 5 else (16,)
-            shapes = [
-                (2, module.in_channels, *[side] * (module.weight.ndim - 2)) for side in sides
-            ]
+            shapes = [(2, module.in_channels, *[side] * (module.weight.ndim - 2)) for side in sides]
         for shape in shapes:
             yield torch.randn(shape, generator=generator).to(module.weight)
         return
@@ -180,10 +188,12 @@ class _Reader:
     def __init__(self, network: nn.Module, calls: list[_Call]) -> None:
         self.network = network
         self.slots = _slots(network)
-        self.kinds = {id(call.module): _kind(call.module, call.in_shape, call.shape) for call in calls}
+        self.kinds = {
+            id(call.module): _kind(call.module, call.in_shape, call.shape) for call in calls
+        }
         self.calls = [
             call for call in calls
-            if not any(self.kinds.get(id(outer)) in ("linear", "activation") for outer, _ in call.inside)
+            if not any(self.kinds.get(id(one)) in ("linear", "activation") for one, _ in call.inside)
         ]  # fmt: skip
         modules = [call for call in self.calls if not call.function]
         self.times = Counter(id(call.module) for call in modules)
@@ -202,8 +212,8 @@ class _Reader:
         """
         if not self.outputs_from:
             raise RetropropError(
-                f"{type(self.network).__name__} calls no nn.Linear and no convolution; expected a network "
-                "of such layers. Parameters used by functions alone are out of reach."
+                f"{type(self.network).__name__} calls no nn.Linear and no convolution; expected a "
+                "network of such layers. Parameters used by functions alone are out of reach."
             )
         for call in self.calls:
             if call.function:
@@ -262,7 +272,9 @@ class _Reader:
         self.begun += 1
         self.last = len(self.found.layers)
         self.found.layers.append(
-            Layer(paths[0], {"linear": paths}, call.in_shape, call.shape, self._at_output(self.last))
+            Layer(
+                paths[0], {"linear": paths}, call.in_shape, call.shape, self._at_output(self.last)
+            )
         )
         self.origin[call.result] = self.last
 
@@ -284,7 +296,7 @@ class _Reader:
         return home >= 0 and self.begun == self.outputs_from and own
 
     def _paths(self, call: _Call) -> tuple[str, ...]:
-        """Where this call's module stands: the k-th place for the k-th call, if there are as many."""
+        """Where this call's module stands: the k-th place for the k-th call, if as many."""
         key = id(call.module)
         slots = self.slots[key]
         k = self.so_far[key]
@@ -298,15 +310,17 @@ class _Reader:
             block = outer.removesuffix("inner").rstrip(".")
             if isinstance(self.network.get_submodule(outer), HiddenLayer) and not layer.output:
                 layer.name = outer or path
-                layer.paths = {role: (_join(outer, role),) for role in ROLES}
+                layer.paths = {role: (join(outer, role),) for role in ROLES}
             elif isinstance(self.network.get_submodule(block), SkipBlock):
-                layer.paths["skip"] = (_join(block, "skip"),)
+                layer.paths["skip"] = (join(block, "skip"),)
 
     def _span(self, layer: Layer) -> tuple[str, ...]:
         """Neighbours in one `nn.Sequential` that make up the layer, if it stands in one."""
         roles: tuple[Role, ...] = ("linear", "norm", "activation", "dropout")
         paths = [layer.paths[role] for role in roles if role in layer.paths]
-        whole = "linear" in layer.paths and "activation" in layer.paths and "skip" not in layer.paths
+        whole = (
+            "linear" in layer.paths and "activation" in layer.paths and "skip" not in layer.paths
+        )
         if not whole or layer.loose_activation or any(len(places) > 1 for places in paths):
             return ()
         outer = {path.rpartition(".")[0] for (path,) in paths}
@@ -323,7 +337,7 @@ class _Reader:
         if any(type(parent.get_submodule(keys[i])) is not nn.Identity for i in between):
             return ()
         prefix = next(iter(outer))
-        return tuple(_join(prefix, keys[i]) for i in range(min(own), max(own) + 1))
+        return tuple(join(prefix, keys[i]) for i in range(min(own), max(own) + 1))
 
     def _drop_shared_spans(self) -> None:
         """A module that another layer uses too cannot move into this layer's block."""
@@ -335,10 +349,6 @@ class _Reader:
                     layer.span = ()
 
 
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
-
-
 def _slots(network: nn.Module) -> dict[int, list[str]]:
     """Every place of every module, one path each; a parent that stands twice counts once."""
     slots: dict[int, list[str]] = {id(network): [""]}
@@ -347,22 +357,17 @@ def _slots(network: nn.Module) -> dict[int, list[str]]:
         for name, child in module._modules.items():
             if child is not None and (id(module), name) not in seen:
                 seen.add((id(module), name))
-                slots.setdefault(id(child), []).append(_join(path, name))
+                slots.setdefault(id(child), []).append(join(path, name))
     return slots
 
 
 def _kind(module: nn.Module, in_shape: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """The role that a module plays: linear, norm, activation, dropout, distribution, or none."""
-    if isinstance(module, (nn.Linear, _ConvNd)):
-        return "linear"
-    if isinstance(module, _NORMS):
-        return "norm"
-    if isinstance(module, _DropoutNd) or (isinstance(module, Keyed) and module.stream == "dropout"):
+    for kind, types in _KINDS.items():
+        if isinstance(module, types):
+            return kind
+    if isinstance(module, Keyed) and module.stream == "dropout":
         return "dropout"
-    if isinstance(module, _DISTRIBUTIONS):
-        return "distribution"
-    if isinstance(module, _ACTIVATIONS):
-        return "activation"
     plain = _passes(module) and not any(True for _ in module.buffers())
     torch_own = type(module).__module__.startswith("torch.nn.modules")
     if plain and not torch_own and in_shape == shape and shape and _bends(module, shape):
@@ -371,15 +376,15 @@ def _kind(module: nn.Module, in_shape: tuple[int, ...], shape: tuple[int, ...]) 
 
 
 def _passes(module: nn.Module) -> bool:
-    """Whether a module is a leaf without parameters, such as pooling: what it gives is still its layer's."""
+    """Whether what a module gives is still its layer's: a leaf without parameters, as pooling."""
     return not any(True for _ in module.children()) and not any(True for _ in module.parameters())
 
 
 def _bends(module: nn.Module, shape: tuple[int, ...]) -> bool:
     """Whether a module of unknown type works element by element and is not linear.
 
-    Seen by trying: it must commute with a permutation of the elements, and its value half-way between
-    two batches must differ from half the sum of its values.
+    Seen by trying: it must commute with a permutation of the elements, and its value half-way
+    between two batches must differ from half the sum of its values.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((2, *shape), generator=generator)
@@ -389,7 +394,7 @@ def _bends(module: nn.Module, shape: tuple[int, ...]) -> bool:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             at_x, at_moved = module.forward(x.clone()), module.forward(moved.clone())
             between = module.forward((x + moved) / 2)
-    except Exception:  # noqa: BLE001 - a module that cannot do this is no activation
+    except Exception:
         return False
     if not isinstance(at_x, Tensor) or at_x.shape != x.shape:
         return False

@@ -189,7 +189,7 @@ def _train(
     groups = dict(store.planned())
     watcher.planned(phase, len(by_key), len(by_key) - len(missing), len(groups))
     jobs = [(i, _job(study, prepared, group, missing)) for i, group in groups.items()]
-    scores: dict[int, list[float]] = {}
+    scores: dict[tuple[int, float], list[float]] = {}
     said: set[str] = set()
     for i, answer in pool.run(jobs):
         members = [missing[key] for key in groups[i].keys]
@@ -203,10 +203,13 @@ def _train(
                 watcher.note(text)
             said.add(text)
         for trial, row in zip(members, answer["rows"], strict=True):
-            scores.setdefault(trial.arm, []).append(row["result"]["validation_curve"][-1])
-        best = max(scores, key=lambda arm: float(np.mean(scores[arm])) if phase != "tuning" else max(scores[arm]))
-        value = float(np.mean(scores[best])) if phase != "tuning" else max(scores[best])
-        watcher.group_done(phase, len(members), study.arms[best].label, value)
+            if not study.arms[trial.arm].reference:
+                score = row["result"]["validation_curve"][-1]
+                scores.setdefault((trial.arm, trial.multiplier), []).append(score)
+        best = max(scores, key=lambda arm: float(np.mean(scores[arm])), default=None)
+        label = study.arms[best[0]].label if best else ""
+        value = float(np.mean(scores[best])) if best else 0.0
+        watcher.group_done(phase, len(members), label, value)
 
 
 def _job(

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda")
 _RECIPE = {"rate": 0.1, "momentum": 0.9}
+_REFERENCES = (
+    {"name": "1986 recipe, this depth"},
+    {"name": "1986 recipe, one hidden layer", "hidden_layers": 1},
+)
 _FACTORS = ("relu", "batch_norm", "residual", {"dropout": {"p": 0.1}}, "sparse_backprop")
 
 
@@ -25,12 +29,13 @@ class Study:
     Args:
         name: of the study; its folder is runs/<name> unless `out` says otherwise.
         data: data set by name.
-        network: units of each layer, input to output.
+        network: units of each layer, input to output, joined by hyphens.
         recipe: rate (the base that `rates` multiplies) and momentum of the 1986 rule.
         held: fixes that are on in every arm.
         factors: each a fix (off | on), or a list of levels whose first is what effects are against.
         design: full_factorial, one_at_a_time or leave_one_out.
-        references: arms outside the design, tuned alike: a name, and optionally network and fixes.
+        references: arms outside the design, tuned alike: each a name, and optionally fixes (none by
+            default, not even held ones) and hidden_layers (how many of the network's are kept).
         rates: multipliers of the base rate; each arm picks one by validation.
         tuning_seeds: seeds that only choose rates.
         seeds: fresh seeds that are reported.
@@ -52,7 +57,7 @@ class Study:
     held: list[Any] = field(default_factory=lambda: ["cross_entropy"])
     factors: list[Any] = field(default_factory=lambda: list(_FACTORS))
     design: str = "full_factorial"
-    references: list[dict[str, Any]] = field(default_factory=list)
+    references: list[dict[str, Any]] = field(default_factory=lambda: [dict(r) for r in _REFERENCES])
     rates: list[float] = field(default_factory=lambda: [0.03, 0.1, 0.3, 1, 3, 10])
     tuning_seeds: int = 3
     seeds: int = 12
@@ -116,8 +121,7 @@ class Study:
         """Arms of the design, then reference arms."""
         held = [build_fix(spec) for spec in self.held]
         arms = build_arms(self.built_factors, held, self.design, self.network)
-        for spec in self.references:
-            arms.append(_reference(spec, self.network))
+        arms += [_reference(spec, self.network) for spec in self.references]
         labels = [arm.label for arm in arms]
         for label in labels:
             if labels.count(label) > 1:
@@ -126,18 +130,7 @@ class Study:
 
     def settings(self) -> dict[str, Any]:
         """The resolved study as plain values, for YAML and records."""
-        from retroprop.fix import Fix
-
-        def plain(value: Any) -> Any:  # noqa: ANN401
-            if isinstance(value, Fix):
-                return value.config()
-            if isinstance(value, (list, tuple)):
-                return [plain(item) for item in value]
-            if isinstance(value, Mapping):
-                return {key: plain(item) for key, item in value.items()}
-            return value
-
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     def run(self) -> "Results":
         """Train what is not in the store yet, and give all results.
@@ -179,8 +172,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return given
 
 
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    from retroprop.fix import Fix  # late: a study file is read without torch
+
+    if isinstance(value, Fix):
+        return value.config()
+    raise RetropropError(f"{value!r} was given; expected plain values or fixes.")
+
+
 def _reference(spec: Any, network: str) -> Arm:  # noqa: ANN401
-    known = ("name", "network", "fixes")
+    known = ("name", "hidden_layers", "fixes")
     if not isinstance(spec, Mapping) or "name" not in spec:
         raise RetropropError(
             f"The reference {spec!r} was given; expected a mapping with a name, such as "
@@ -192,7 +199,15 @@ def _reference(spec: Any, network: str) -> Arm:  # noqa: ANN401
     from retroprop.fix import check_together
 
     fixes = check_together([build_fix(item) for item in spec.get("fixes", [])])
-    return Arm(str(spec["name"]), (), tuple(fixes), str(spec.get("network", network)), reference=True)
+    sizes = network.split("-")
+    kept = spec.get("hidden_layers", len(sizes) - 2)
+    if not isinstance(kept, int) or not 0 <= kept <= len(sizes) - 2:
+        raise RetropropError(
+            f"hidden_layers={kept!r} was given for the reference {spec['name']!r}; expected 0 to "
+            f"{len(sizes) - 2}, the hidden layers of {network}."
+        )
+    own = "-".join([*sizes[: 1 + kept], sizes[-1]])
+    return Arm(str(spec["name"]), (), tuple(fixes), own, reference=True)
 
 
 def _check_text(study: Study) -> None:
