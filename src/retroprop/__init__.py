@@ -21,7 +21,7 @@ _LAZY = {
 __all__ = ["MLP", "Applied", "Fix", "Recipe", "apply", "fixes"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     if name == "fixes":
         return importlib.import_module("retroprop.fixes")
     if name in _LAZY:

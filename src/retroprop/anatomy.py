@@ -41,9 +41,7 @@ class Layer:
 
     def shape_at(self, role: Role) -> tuple[int, ...]:
         """The shape, without the batch dimension, of what a role's module gives."""
-        behind: tuple[Role, ...] = (
-            ("dropout", "activation") if role in ("dropout", "skip") else (role,)
-        )
+        behind: tuple[Role, ...] = ("dropout", "activation") if role in ("dropout", "skip") else (role,)
         return next((self.shapes[one] for one in behind if one in self.shapes), self.shape)
 
 

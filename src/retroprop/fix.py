@@ -1,6 +1,7 @@
 """What a fix is, what a training needs before it starts, and how one is put on the other."""
 
 import copy
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -83,9 +84,7 @@ class Fix(ABC):
 
     def config(self) -> str | dict[str, dict[str, Any]]:
         """The fix as a study file writes it: its name, with the fields that are not the default."""
-        changed = {
-            f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default
-        }
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return {self.name: changed} if changed else self.name
 
     def resolved(self) -> dict[str, dict[str, Any]]:
@@ -143,7 +142,7 @@ def in_order(fixes: Sequence[Fix]) -> list[Fix]:
             shown = f"{fix.__name__}()" if isinstance(fix, type) else "retroprop.fixes.ReLU()"
             raise RetropropError(f"{fix!r} was given; expected a fix instance, such as {shown}.")
     ordered = sorted(fixes, key=lambda fix: (fix.stage, fix.name))
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in itertools.pairwise(ordered):
         if one.name == other.name:
             raise AlreadyApplied(f"The fix {one.name!r} was given twice; give it once.")
     return ordered

@@ -24,9 +24,7 @@ def _words(count: int, seed: Seed, stream: str, layer: str, step: int) -> np.nda
     return np.atleast_1d(generator.random_raw(count))
 
 
-def uniforms(
-    shape: tuple[int, ...], seed: Seed, stream: str, layer: str = "", step: int = 0
-) -> Tensor:
+def uniforms(shape: tuple[int, ...], seed: Seed, stream: str, layer: str = "", step: int = 0) -> Tensor:
     """Float32 numbers in [0, 1) of the given shape, exact multiples of 2**-24."""
     count = int(np.prod(shape, dtype=np.int64))
     halves = _words((count + 1) // 2, seed, stream, layer, step).view(np.uint32)[:count]

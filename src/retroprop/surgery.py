@@ -65,6 +65,9 @@ def _alike(new: nn.Module, old: nn.Module | None) -> bool:
     return type(new) is type(old) and plain[0] == plain[1]
 
 
+_FOLLOWED: dict[Role, Role] = {"norm": "linear", "dropout": "activation"}
+
+
 class Surgeon:
     """Edits a copy of a network on behalf of one fix at a time.
 
@@ -74,9 +77,7 @@ class Surgeon:
         example: a batch `(batch, ...)` for networks that do not name their layers.
     """
 
-    def __init__(
-        self, network: nn.Module, *, seed: Seed = 0, example: Tensor | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, *, seed: Seed = 0, example: Tensor | None = None) -> None:
         self.network = network
         self.seed = seed
         self.example = example
@@ -178,16 +179,16 @@ class Surgeon:
         """
         if self.anatomy.functional_output:
             raise RetropropError(
-                f"{self._fix or 'This fix'} needs the output before its activation, but the network "
-                f"calls {', '.join(self.anatomy.functional_output)} on it, which surgery cannot take "
-                "off. Make it a module, such as torch.nn.Sigmoid(), or give logits."
+                f"{self._fix or 'This fix'} needs the output before its activation, but the "
+                f"network calls {', '.join(self.anatomy.functional_output)} on it, which surgery "
+                "cannot take off. Make it a module, such as torch.nn.Sigmoid(), or give logits."
             )
         for layer in self.anatomy.layers:
             paths = layer.paths.get("activation", ()) if layer.output else ()
             if paths and not _empty(self.network.get_submodule(paths[0])):
                 self._refuse_shared_with_output(layer, "activation")
                 before = self.network.get_submodule(paths[0])
-                self._set(paths[0], nn.Identity())
+                self._set(paths[0], nn.Identity().train(self.network.training))
                 self.note(f"{layer.name}.activation", "output", _describe(before), "logits")
                 return True
         return False
@@ -227,7 +228,7 @@ class Surgeon:
         if not paths and role == "skip":
             self._wrap_span(layer, new)
         elif not paths:
-            self._wrap(layer, "linear" if role == "norm" else "activation", role, new)
+            self._wrap(layer, _FOLLOWED[role], role, new)
         self._out_of_place(layer)
 
     def _wrap(self, layer: Layer, inner: Role, role: Role, new: nn.Module) -> None:
@@ -253,7 +254,7 @@ class Surgeon:
         for path in layer.span:
             key = path.rpartition(".")[2]
             block.inner.add_module(key, self.network.get_submodule(path))
-            self._set(path, nn.Identity())
+            self._set(path, nn.Identity().train(self.network.training))
             moved[path] = join(block_path, f"inner.{key}")
         self._set(block_path, block)
         for one in (block, block.inner):
@@ -285,16 +286,16 @@ class Surgeon:
 
     def _refuse_shared_with_output(self, layer: Layer, role: Role) -> None:
         # A new norm or dropout is wrapped around the module that it follows.
-        inner: Role = {"norm": "linear", "dropout": "activation"}.get(role, role)  # type: ignore[assignment]
-        role = role if layer.paths.get(role) else inner
+        if not layer.paths.get(role):
+            role = _FOLLOWED.get(role, role)
         own = set(layer.paths.get(role, ()))
         for other in self.anatomy.layers:
             shared = own & set(other.paths.get(role, ()))
             if shared and other.output != layer.output:
                 raise RetropropError(
                     f"The module at {min(shared)!r} is the {role} of layer {layer.name!r} and "
-                    f"of layer {other.name!r}, one of which is the output; a fix may change only one "
-                    "of them. Give each its own module."
+                    f"of layer {other.name!r}, one of which is the output; a fix may change only "
+                    "one of them. Give each its own module."
                 )
 
     def _refuse_functional(self) -> None:
@@ -314,29 +315,26 @@ class Surgeon:
             for layer in self.anatomy.layers
             if not layer.output and self._reachable(layer, role)
         ]
-        found = "; ".join(places) if places else "none"
+        more = f"; and {len(places) - 4} more" if len(places) > 4 else ""
+        found = "; ".join(places[:4]) + more if places else "none"
         hint = ""
         if not places and role == "skip":
-            hint = (
-                " A skip needs a layer's modules, with its activation, as neighbours in one "
-                "nn.Sequential."
-            )
+            hint = " A skip needs a layer's modules, with its activation, as neighbours in one nn.Sequential."
         elif not places and self.anatomy.functional:
             hint = f" Activations called as functions are out of reach: {self._calls()}."
         return (
-            f"{self._fix or 'This fix'} looked for a {role} site to change in the hidden layers of "
+            f"{self._fix or 'This fix'} looked for {role} sites to change in the hidden layers of "
             f"{type(self.network).__name__} and changed none. Sites of that role: {found}.{hint}"
         )
 
 
 def _moved(path: str, moved: dict[str, str]) -> str:
+    """Where a path leads after moves; the root's path is empty."""
     for before, after in moved.items():
-        if path == before or not before or path.startswith(f"{before}."):
-            return (
-                join(after, path.removeprefix(before).removeprefix("."))
-                if path != before
-                else after
-            )
+        if path == before:
+            return after
+        if not before or path.startswith(f"{before}."):
+            return join(after, path.removeprefix(f"{before}." if before else ""))
     return path
 
 

@@ -25,12 +25,11 @@ from retroprop.networks.layer import HiddenLayer
 
 # A tensor at one moment: its identity and how often it was changed in place.
 Key = tuple[int, int]
+Shape = tuple[int, ...]
 
 _NOT_ELEMENTWISE = ("GLU", "LogSoftmax", "MultiheadAttention", "Softmax", "Softmax2d", "Softmin")
 _ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
-    getattr(torch_activations, name)
-    for name in torch_activations.__all__
-    if name not in _NOT_ELEMENTWISE
+    getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
 )
 _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "linear": (nn.Linear, _ConvNd),
@@ -40,9 +39,9 @@ _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "activation": _ACTIVATIONS,
 }
 _FUNCTIONS = {
-    "celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid",
-    "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh",
-    "threshold",
+    "celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
+    "logsigmoid", "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus",
+    "softsign", "tanh", "threshold",
 }  # fmt: skip
 _OUTPUT_FUNCTIONS = {"softmax", "softmin"}
 _GUESSED_SIZES = (64, 224, 32, 28)
@@ -58,8 +57,8 @@ class _Call:
     module: nn.Module
     source: Key
     result: Key
-    in_shape: tuple[int, ...]
-    shape: tuple[int, ...]
+    in_shape: Shape
+    shape: Shape
     inside: tuple[tuple[nn.Module, Key], ...]
     function: str = ""
 
@@ -70,7 +69,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[_Call] = []
-        self._active: list[tuple[nn.Module, Key, tuple[int, ...]]] = []
+        self._active: list[tuple[nn.Module, Key, Shape]] = []
         self._kept: list[Tensor] = []
 
     def watch(self, network: nn.Module) -> None:
@@ -79,13 +78,7 @@ class _Recorder(TorchFunctionMode):
             module.register_forward_pre_hook(self._enter, with_kwargs=True)
             module.register_forward_hook(self._leave, with_kwargs=True)
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: Any = (),
-        kwargs: Any = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         name = getattr(func, "__name__", "").rstrip("_")
         if name not in _FUNCTIONS | _OUTPUT_FUNCTIONS or not self._active:
@@ -95,7 +88,7 @@ class _Recorder(TorchFunctionMode):
         self._record(self._active[-1][0], source, in_shape, result, name)
         return result
 
-    def _seen(self, values: Any) -> tuple[Key, tuple[int, ...]]:
+    def _seen(self, values: Any) -> tuple[Key, Shape]:
         """The first tensor among some values."""
         for value in values:
             if isinstance(value, Tensor):
@@ -112,12 +105,7 @@ class _Recorder(TorchFunctionMode):
         self._record(module, source, in_shape, output)
 
     def _record(
-        self,
-        module: nn.Module,
-        source: Key,
-        in_shape: tuple[int, ...],
-        output: Any,
-        function: str = "",
+        self, module: nn.Module, source: Key, in_shape: Shape, output: Any, function: str = ""
     ) -> None:
         result, shape = self._seen((output,))
         inside = tuple((outer, key) for outer, key, _ in self._active)
@@ -141,7 +129,7 @@ def traced_layers(network: nn.Module, example: Tensor | None) -> Anatomy:
     for path, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules:
             raise RetropropError(
-                f"The module at {path!r} is a {type(module).__name__}, which cannot be taken apart; "
+                f"The module at {path!r} is a {type(module).__name__}, which surgery cannot open; "
                 "expected plain modules. Apply the fixes first, then compile or script the result."
             )
     batches = _guesses(network) if example is None else iter([example])
@@ -173,7 +161,7 @@ def _guesses(network: nn.Module) -> Iterator[Tensor]:
             continue
         generator = torch.Generator().manual_seed(0)
         if isinstance(module, nn.Linear):
-            shapes: list[tuple[int, ...]] = [(2, module.in_features)]
+            shapes: list[Shape] = [(2, module.in_features)]
         else:
             sides = _GUESSED_SIZES if module.weight.ndim < 5 else (16,)
             shapes = [(2, module.in_channels, *[side] * (module.weight.ndim - 2)) for side in sides]
@@ -188,13 +176,9 @@ class _Reader:
     def __init__(self, network: nn.Module, calls: list[_Call]) -> None:
         self.network = network
         self.slots = _slots(network)
-        self.kinds = {
-            id(call.module): _kind(call.module, call.in_shape, call.shape) for call in calls
-        }
-        self.calls = [
-            call for call in calls
-            if not any(self.kinds.get(id(one)) in ("linear", "activation") for one, _ in call.inside)
-        ]  # fmt: skip
+        self.kinds = {id(call.module): _kind(call.module, call.in_shape, call.shape) for call in calls}
+        whole = {key for key, kind in self.kinds.items() if kind in ("linear", "activation")}
+        self.calls = [call for call in calls if not any(id(outer) in whole for outer, _ in call.inside)]
         modules = [call for call in self.calls if not call.function]
         self.times = Counter(id(call.module) for call in modules)
         self.so_far: Counter[int] = Counter()
@@ -272,9 +256,7 @@ class _Reader:
         self.begun += 1
         self.last = len(self.found.layers)
         self.found.layers.append(
-            Layer(
-                paths[0], {"linear": paths}, call.in_shape, call.shape, self._at_output(self.last)
-            )
+            Layer(paths[0], {"linear": paths}, call.in_shape, call.shape, self._at_output(self.last))
         )
         self.origin[call.result] = self.last
 
@@ -318,9 +300,7 @@ class _Reader:
         """Neighbours in one `nn.Sequential` that make up the layer, if it stands in one."""
         roles: tuple[Role, ...] = ("linear", "norm", "activation", "dropout")
         paths = [layer.paths[role] for role in roles if role in layer.paths]
-        whole = (
-            "linear" in layer.paths and "activation" in layer.paths and "skip" not in layer.paths
-        )
+        whole = "linear" in layer.paths and "activation" in layer.paths and "skip" not in layer.paths
         if not whole or layer.loose_activation or any(len(places) > 1 for places in paths):
             return ()
         outer = {path.rpartition(".")[0] for (path,) in paths}
@@ -361,7 +341,7 @@ def _slots(network: nn.Module) -> dict[int, list[str]]:
     return slots
 
 
-def _kind(module: nn.Module, in_shape: tuple[int, ...], shape: tuple[int, ...]) -> str:
+def _kind(module: nn.Module, in_shape: Shape, shape: Shape) -> str:
     """The role that a module plays: linear, norm, activation, dropout, distribution, or none."""
     for kind, types in _KINDS.items():
         if isinstance(module, types):
@@ -380,7 +360,7 @@ def _passes(module: nn.Module) -> bool:
     return not any(True for _ in module.children()) and not any(True for _ in module.parameters())
 
 
-def _bends(module: nn.Module, shape: tuple[int, ...]) -> bool:
+def _bends(module: nn.Module, shape: Shape) -> bool:
     """Whether a module of unknown type works element by element and is not linear.
 
     Seen by trying: it must commute with a permutation of the elements, and its value half-way

@@ -48,10 +48,10 @@ def test_bca_only_from_30_seeds():
 
 
 def test_bca_of_a_normal_sample_is_as_wide_as_student():
-    contrasts = rng(3).standard_normal((40, 200))
+    contrasts = rng(3).standard_normal((30, 400))
     t, bca = student_interval(contrasts), bca_interval(contrasts, rng())
     ratio = (bca[1] - bca[0]).mean() / (t[1] - t[0]).mean()
-    assert ratio == pytest.approx(1.0, abs=0.02)
+    assert ratio == pytest.approx(1.0, abs=0.01)
 
 
 def test_bca_takes_nearly_equal_contrasts():

@@ -42,7 +42,8 @@ def test_a_a_studies_make_no_false_claims(name):
 def test_the_luck_of_tuning_makes_false_claims_unless_allowed_for():
     name = "A/A, the best rate leads by 1 point"
     assert rates(name, allow_for_tuning=False, studies=100)[0] > 0.1
-    assert rates(name, allow_for_tuning=True, studies=150)[0] <= 0.05
+    error = np.sqrt(0.05 * 0.95 / 150)
+    assert rates(name, allow_for_tuning=True, studies=150)[0] <= 0.05 + 2 * error
 
 
 def test_a_real_effect_is_claimed():

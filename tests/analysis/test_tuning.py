@@ -84,8 +84,8 @@ def test_clear_choices_have_no_tuning_variance():
 
 def test_tuning_variance_by_hand():
     # Means 0.6, 0.5, 0. With 2 seeds a resample is (1, 1) a quarter of the time, then the first
-    # rate falls to 0.6 - sqrt(2) x 0.2 = 0.317 and 0.5 is chosen: 0.25 x 0.75 x 10 points^2.
-    values = [[[0.4, 0.8], [0.5, 0.5], [0.0, 0.0]]]
+    # rate falls to 0.6 - sqrt(2) x 0.08 = 0.487 and 0.5 is chosen: 0.25 x 0.75 x 10 points^2.
+    values = [[[0.52, 0.68], [0.5, 0.5], [0.0, 0.0]]]
     many = np.repeat(values, 200, axis=0)
     assert variance(many) == pytest.approx(18.75, rel=0.02)
     assert variance(values, seed=1) == variance(values, seed=1) != variance(values, seed=2)

@@ -48,8 +48,6 @@ def tuning_variance(
             "One tuning seed cannot show what another tuning would choose; expected 2 or more. Add"
             " tuning seeds, or say in the report that the luck of tuning is not covered."
         )
-    order = np.argsort(np.asarray(multipliers))  # argmax then gives a tie to the smaller rate
-    values = values[:, order]
     mean = values.mean(axis=2)
     widen = np.sqrt(seeds / (seeds - 1))
     shares = generator.multinomial(seeds, np.full(seeds, 1.0 / seeds), size=(DRAWS, arms)) / seeds

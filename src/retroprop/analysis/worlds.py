@@ -118,12 +118,14 @@ class StudyWorld:
 
 
 _CLEAR = (0.80, 0.86, 0.90, 0.86, 0.70)
+_CLOSE = (0.80, 0.89, 0.90, 0.89, 0.70)
 STUDY_WORLDS = (
     StudyWorld("A/A, one rate is clearly best", _CLEAR),
     StudyWorld("A/A, three rates are equally good", (0.80, 0.90, 0.90, 0.90, 0.70)),
-    StudyWorld("A/A, the best rate leads by 1 point", (0.80, 0.89, 0.90, 0.89, 0.70)),
+    StudyWorld("A/A, the best rate leads by 1 point", _CLOSE),
     StudyWorld("A/A, the best rate leads by 0.5 points", (0.80, 0.895, 0.90, 0.895, 0.70)),
     StudyWorld("one factor adds 0.4 points, one rate is clearly best", _CLEAR, 0.004),
+    StudyWorld("one factor adds 0.4 points, the best rate leads by 1 point", _CLOSE, 0.004),
 )
 
 

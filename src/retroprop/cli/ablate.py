@@ -28,8 +28,7 @@ def run(arguments: list[str]) -> int:
             results = runner.run(study, watcher)
     except KeyboardInterrupt:
         console.print(
-            f"\nStopped. What has finished is saved in {study.folder}; the same command goes on from "
-            "there.",
+            f"\nStopped. What has finished is saved in {study.folder}; the same command goes on from there.",
             soft_wrap=True,
         )
         return 130

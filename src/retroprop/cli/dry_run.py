@@ -6,10 +6,10 @@ from collections import Counter
 import torch
 from rich.console import Console
 
+from retroprop.data.sources import load
 from retroprop.ensemble.loop import Loop, own_copy
 from retroprop.ensemble.planner import Group
 from retroprop.ensemble.trial_data import Schedule, SeedData
-from retroprop.data.sources import load
 from retroprop.study.runner import Prepared, prepare, reporting_trials, tuning_trials
 from retroprop.study.study import Study
 from retroprop.study.trial import make_trial, recipe_of

@@ -26,9 +26,7 @@ class Parser(ArgumentParser):
             if given.startswith("-"):
                 known = {flag.replace("_", "-") for flag in flags if re.fullmatch(r"--\w+", flag)}
                 raise UnknownName("flag", given, known - {"--print-shtab"})
-            raise RetropropError(
-                f"The argument {given!r} was not expected. See `{self.prog} --help`."
-            )
+            raise RetropropError(f"The argument {given!r} was not expected. See `{self.prog} --help`.")
         raise RetropropError(f"{' '.join(message.split())} See `{self.prog} --help`.")
 
 

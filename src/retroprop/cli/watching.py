@@ -56,9 +56,7 @@ class ProgressWatcher(Watcher):
         elapsed = time.perf_counter() - self._started
         speed = self._new / elapsed
         leader = f"best by validation: {best} {validation:.1%}" if best else ""
-        self._bar.update(
-            self._task, completed=self._done, speed=f"{speed:.1f} trials/s", best=leader
-        )
+        self._bar.update(self._task, completed=self._done, speed=f"{speed:.1f} trials/s", best=leader)
         if not self.console.is_terminal:
             left = (self._total - self._done) / speed
             self.console.print(

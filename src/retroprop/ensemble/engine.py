@@ -1,7 +1,7 @@
 """Trains a group of trials together; each member's result is that of training alone."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +89,7 @@ class Engine:
         inputs = group.step_inputs(group.program.start(), x, t, drawn)
         try:
             fast = step(*inputs)
-        except Exception as error:  # noqa: BLE001 - any failure of the compiler has the same way out
+        except Exception as error:
             reason = str(error).strip().split("\n")[0][:200]
             result.notes.append(f"eager, because the compiler failed: {reason}")
             return eager
@@ -142,9 +142,7 @@ class _Group:
         self.program = Program(self.recipes)
         self.program.network.to(first.device)
         self.keyed = {
-            path: module
-            for recipe in recipes
-            for path, module in keyed_modules(recipe.network).items()
+            path: module for recipe in recipes for path, module in keyed_modules(recipe.network).items()
         }
 
     def by_member(self, values: Sequence[Tensor], members: Sequence[int] | None = None) -> Tensor:
@@ -154,7 +152,7 @@ class _Group:
             return stacked
         return stacked[self.seed_of if members is None else self.seed_of[list(members)]]
 
-    def minibatches(self, epoch: int):  # type: ignore[no-untyped-def] # noqa: ANN201
+    def minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensors]]:
         """Inputs, targets and noise of every step of an epoch."""
         orders = [one.order(self.schedule, epoch) for one in self.data]
         first = self.data[0].train_x
@@ -200,9 +198,7 @@ class _Group:
             for x, t, drawn in self.minibatches(epoch):
                 last = (x, t, drawn)
                 first = first or program.gradient_norms(carried, *last)
-                parameters, buffers, state, alive, loss = step(
-                    *self.step_inputs(carried, x, t, drawn)
-                )
+                parameters, buffers, state, alive, loss = step(*self.step_inputs(carried, x, t, drawn))
                 carried = Carried(parameters, buffers, state, alive, carried.steps + alive)
                 epoch_losses.append(loss)
             losses.append(torch.stack(epoch_losses).mean(0).cpu().numpy())

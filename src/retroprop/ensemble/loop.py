@@ -40,7 +40,11 @@ class Loop:
             for path, module in keyed_modules(self.network).items()
         }
         return [
-            (self.data.train_x[index], self.data.train_t[index], {k: v[i] for k, v in drawn.items()})
+            (
+                self.data.train_x[index],
+                self.data.train_t[index],
+                {k: v[i] for k, v in drawn.items()},
+            )
             for i, index in enumerate(order.to(self.data.train_x.device))
         ]
 
@@ -114,7 +118,7 @@ def train(recipe: Recipe, data: SeedData, schedule: Schedule, *, test: bool) -> 
     loop.network.train()
     losses, accuracies = [], []
     first: dict[str, float] = {}
-    last = (data.train_x, data.train_t, {})
+    last: tuple[Tensor, Tensor, Tensors] = (data.train_x, data.train_t, {})
     for epoch in range(schedule.epochs):
         batches = loop.minibatches(epoch)
         if epoch == 0:

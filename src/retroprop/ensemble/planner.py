@@ -1,6 +1,7 @@
 """Which trials train together, and whether their step is compiled."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -80,8 +81,13 @@ def plan(items: Sequence[Item], *, memory: float, compiler: bool) -> list[Group]
         compiled = compiler and work > _WORTH_COMPILING
         size = max(item.weights for item in own)
         most = most_members(size, max(item.steps for item in own), memory)
+        seeds = Counter(item.seed for item in own)
         packed: list[Item] = []
-        for _, block in groupby(own, key=lambda item: (item.seed, item.replica)):
+        # All of a seed together if it fits, else a learning rate at a time: either way each group of a
+        # full design holds the same arms, so one compiled step serves all.
+        for _, block in groupby(
+            own, key=lambda item: (item.seed, item.replica if seeds[item.seed] > most else 0.0)
+        ):
             members = list(block)
             if packed and len(packed) + len(members) > most:
                 groups += _groups(packed, most, compiled)

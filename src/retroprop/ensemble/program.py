@@ -49,16 +49,18 @@ class Program:
                 f"A group needs one loss and one kind of rule; {len(kinds)} were given. Plan them apart."
             )
         self.size = len(recipes)
-        self.loss, self.rule, self.reduction = recipes[0].loss, recipes[0].rule, recipes[0].reduction
+        self.loss, self.rule, self.reduction = (
+            recipes[0].loss,
+            recipes[0].rule,
+            recipes[0].reduction,
+        )
         self.network = stack([recipe.network for recipe in recipes]).train()
         self.evaluator = copy.deepcopy(self.network).eval()
         carried = set(self.network.state_dict())
-        self.owners = {
-            name: members for name, members in members_of(self.network).items() if name in carried
-        }
+        self.owners = {name: members for name, members in members_of(self.network).items() if name in carried}
         keyed = {path for recipe in recipes for path in keyed_modules(recipe.network)}
         self.noisy: dict[str, tuple[str, Members]] = {
-            f"{path}.noise": (original_name(path), module.members)  # type: ignore[dict-item]
+            f"{path}.noise": (original_name(path), module.members)
             for path, module in self.network.named_modules()
             if original_name(path) in keyed and "noise" in module._buffers
         }
@@ -148,9 +150,7 @@ class Program:
         self, carried: Carried, x: Tensor, t: Tensor, noise: Tensors
     ) -> list[dict[str, float]]:
         """Norm of the gradient of every weight matrix, by member and original name."""
-        gradients, _ = grad(self._objective, has_aux=True)(
-            carried.parameters, carried.buffers, x, t, noise
-        )
+        gradients, _ = grad(self._objective, has_aux=True)(carried.parameters, carried.buffers, x, t, noise)
         norms: list[dict[str, float]] = [{} for _ in range(self.size)]
         for name, gradient in gradients.items():
             if gradient.ndim > 2:

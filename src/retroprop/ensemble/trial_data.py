@@ -74,9 +74,7 @@ class SeedData:
 
 def keyed_modules(network: torch.nn.Module) -> dict[str, Keyed]:
     """Modules of a network that need noise, by path."""
-    return {
-        path: module for path, module in network.named_modules() if isinstance(module, Keyed)
-    }
+    return {path: module for path, module in network.named_modules() if isinstance(module, Keyed)}
 
 
 def noise(module: Keyed, path: str, seed: Seed, epoch: int, order: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def _the_fix_in(module_name: str) -> "type[Fix]":
     return own[0]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     if not name.startswith("_"):
         for candidate in names():
             if candidate.replace("_", "") == name.lower() and name != candidate:

@@ -76,7 +76,7 @@ class KeyedDropout(Keyed):
 
 
 def drop(x: Tensor, noise: Tensor, p: float) -> Tensor:
-    """x with the units left out whose noise is below p, and the others scaled by 1 / (1 - p)."""
+    """X with the units left out whose noise is below p, and the others scaled by 1 / (1 - p)."""
     return torch.where(noise >= p, x * (1 / (1 - p)), torch.zeros_like(x))
 
 

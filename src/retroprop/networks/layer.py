@@ -11,7 +11,7 @@ from retroprop.stacking.twins import share_elementwise
 class NoSkip(nn.Module):
     """An empty skip slot: the layer's output passes unchanged."""
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Give y. x: the layer's input, y: what the layer made of it."""
         return y
 

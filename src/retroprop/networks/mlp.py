@@ -1,5 +1,6 @@
 """The 1986 network: layers of logistic units, trained by back-propagating errors."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -39,9 +40,7 @@ class MLP(nn.Module):
         super().__init__()
         units = parse_sizes(sizes)
         self.direct_links = direct_links
-        self.hidden = nn.ModuleList(
-            HiddenLayer(a, b) for a, b in zip(units[:-2], units[1:-1], strict=True)
-        )
+        self.hidden = nn.ModuleList(HiddenLayer(a, b) for a, b in itertools.pairwise(units))
         into_output = units[-2] + (units[0] if direct_links and len(units) > 2 else 0)
         self.output = OutputLayer(into_output, units[-1])
         with torch.no_grad():

@@ -46,7 +46,7 @@ class Rule(ABC):
             hyper: by field, then parameter: tensors that broadcast over the parameter.
         """
 
-    def evaluated(self, parameters: Tensors, state: State) -> Tensors:  # noqa: ARG002
+    def evaluated(self, parameters: Tensors, state: State) -> Tensors:
         """The parameters that evaluation uses: these ones, unless a rule keeps others."""
         return parameters
 

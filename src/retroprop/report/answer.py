@@ -16,9 +16,7 @@ _TAILS = {
 }
 
 
-def answer(
-    results: Results, effects: Sequence[Effect], misleading: Sequence[MisleadingMainEffect]
-) -> str:
+def answer(results: Results, effects: Sequence[Effect], misleading: Sequence[MisleadingMainEffect]) -> str:
     """Says what the study found.
 
     Args:
@@ -33,8 +31,8 @@ def answer(
     judged = [e for e in effects if e.metric == "accuracy_points" and e.kind == kind]
     if not judged:
         return (
-            "There is no answer yet: no reporting seed is finished in every arm of the design, so no "
-            "two arms can be compared."
+            "There is no answer yet: no reporting seed is finished in every arm of the design, so "
+            "no two arms can be compared."
         )
     seeds = judged[0].seeds
     indicative = [e for e in judged if e.claim.startswith("indicative")]
@@ -79,24 +77,22 @@ def _moved(
 
 
 def _is_claimed(judged: Sequence[Effect], row: MisleadingMainEffect) -> bool:
-    return any(
-        e.claim in {HELPS, HURTS} and (e.factor, e.level) == (row.factor, row.level) for e in judged
-    )
+    return any(e.claim in {HELPS, HURTS} and (e.factor, e.level) == (row.factor, row.level) for e in judged)
 
 
 def _caution(results: Results, misleading: Sequence[MisleadingMainEffect]) -> list[str]:
     """A clause where claimed main effects must not be read alone."""
-    names = list(
-        dict.fromkeys(level_name(results.factors, row.factor, row.level) for row in misleading)
-    )
+    names = list(dict.fromkeys(level_name(results.factors, row.factor, row.level) for row in misleading))
     if not names:
         return []
     if len(names) == 1:
-        return [
+        clause = (
             f"but the number for {names[0]} misleads when read alone, because an interaction with "
             "another factor is as large"
-        ]
-    return [
-        f"but the numbers for {joined(names)} mislead when read alone, because interactions between "
-        "the factors are as large"
-    ]
+        )
+    else:
+        clause = (
+            f"but the numbers for {joined(names)} mislead when read alone, because interactions "
+            "between the factors are as large"
+        )
+    return [clause]

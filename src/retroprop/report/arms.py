@@ -19,7 +19,7 @@ FAILED = "failed"
 @final
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds with its 95 % Student t interval and standard deviation; nan where unknown."""
+    """A mean over seeds, its 95 % Student t interval, its standard deviation; nan if unknown."""
 
     mean: float
     low: float
@@ -34,7 +34,7 @@ class ArmRow:
 
     Attributes:
         index: Its place in `Results.arms`.
-        seeds: How many reporting seeds it has finished. diverged, failed: how many reporting trials.
+        seeds: How many reporting seeds it has finished. diverged, failed: of these trials.
         validation: Mean over reporting seeds, or over tuning seeds while there are none.
         test, gap: Test accuracy; train minus test accuracy.
         multiplier: The chosen rate as a multiple of the recipe's base rate; nan before tuning.
@@ -138,9 +138,7 @@ def _curve(trial: TrialResult) -> FloatArray:
     return curve if curve.size else np.array([trial.validation_accuracy])
 
 
-def _arm_flags(
-    results: Results, arm: int, trials: Sequence[TrialResult], failed: int
-) -> tuple[str, ...]:
+def _arm_flags(results: Results, arm: int, trials: Sequence[TrialResult], failed: int) -> tuple[str, ...]:
     index = results.chosen[arm]
     at_edge = index >= 0 and bool(rate_at_edge([index], results.multipliers)[0])
     flags: tuple[str, ...] = (RATE_AT_EDGE,) if at_edge else ()

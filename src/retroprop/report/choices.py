@@ -1,4 +1,4 @@
-"""Every choice that the report makes. All of them read validation accuracy, none reads a test number."""
+"""Every choice that the report makes: all read validation accuracy, none reads a test number."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -16,7 +16,7 @@ class Choices:
     """What the report picks and in which order it shows things.
 
     Attributes:
-        validation: Mean validation accuracy of every arm, a fraction; nan where nothing is finished.
+        validation: Mean validation accuracy of every arm, a fraction; nan with nothing finished.
         order: All arms, the best validation accuracy first; indices into `Results.arms`.
         best: The arm of the design with the best validation accuracy; None where there is none.
         smallest: The arm with the fewest levels switched on whose validation accuracy is within one
@@ -44,9 +44,7 @@ def choose(results: Results) -> Choices:
     """
     validation = tuple(_validation(results, i) for i in range(len(results.arms)))
     ranked = sorted(range(len(results.arms)), key=lambda i: (-_or_low(validation[i]), i))
-    own = [
-        i for i in ranked if not results.arms[i].reference and np.isfinite(validation[i])
-    ]
+    own = [i for i in ranked if not results.arms[i].reference and np.isfinite(validation[i])]
     best = own[0] if own else None
     return Choices(
         validation=validation,
@@ -93,7 +91,7 @@ def single_arms(results: Results) -> list[int]:
 
 
 def shown_arms(results: Results) -> list[int]:
-    """The arms that the pictures show: baseline, single fixes, left-one-out arms, all on, references."""
+    """The arms of the pictures: baseline, single fixes, leave-one-out, all on, references."""
     found = [baseline_arm(results), *single_arms(results)]
     if results.design == "leave_one_out":
         found += [i for i, arm in enumerate(results.arms) if not arm.reference]
@@ -119,9 +117,7 @@ def _validation(results: Results, arm: int) -> float:
     rate = results.chosen[arm]
     if rate < 0:
         return float("nan")
-    tuned: FloatArray = np.where(
-        results.diverged[arm, rate], results.chance, results.validation[arm, rate]
-    )
+    tuned: FloatArray = np.where(results.diverged[arm, rate], results.chance, results.validation[arm, rate])
     return float(np.nanmean(tuned)) if np.isfinite(tuned).any() else float("nan")
 
 
@@ -144,8 +140,6 @@ def _smallest(results: Results, ranked: list[int], best: int) -> int:
 
 def _picture_seed(results: Results) -> int | None:
     pair = [arm for arm in (baseline_arm(results), all_on_arm(results)) if arm is not None]
-    seeds = [
-        {trial.seed for trial in results.reporting(arm) if not trial.diverged} for arm in pair
-    ]
+    seeds = [{trial.seed for trial in results.reporting(arm) if not trial.diverged} for arm in pair]
     shared = set.intersection(*seeds) if seeds else set()
     return min(shared) if shared else None

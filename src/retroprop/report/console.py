@@ -9,6 +9,7 @@ from retroprop.report.estimates import family_kind
 from retroprop.report.summary import Summary
 from retroprop.report.tables import arm_name, test_range
 from retroprop.report.words import (
+    claim_words,
     effect_name,
     percent,
     points_of,
@@ -57,7 +58,7 @@ def _print_effects(summary: Summary, console: "Console") -> None:
                 points_of(e),
                 range_of(e.low, e.high),
                 probability(e.p_holm),
-                Text(e.claim, style=_STYLES.get(e.claim, "")),
+                Text(claim_words(e), style=_STYLES.get(e.claim, "")),
             )
         table.add_section()
     console.print(table)

@@ -174,5 +174,6 @@ def _cells(results: Results, by_arm: dict[int, FloatArray]) -> FloatArray:
     sizes = tuple(len(factor.levels) for factor in results.factors)
     cells = np.full((len(first), *sizes, *first.shape[1:]), np.nan)
     for arm, values in by_arm.items():
-        cells[(slice(None), *results.arms[arm].levels)] = values
+        place: tuple[slice | int, ...] = (slice(None), *results.arms[arm].levels)
+        cells[place] = values
     return cells

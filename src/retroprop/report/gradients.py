@@ -10,7 +10,7 @@ from retroprop.report.choices import baseline_arm, shown_arms
 from retroprop.study.results import Results
 
 VANISHED = 0.1
-"""A first layer with less than this share of the output layer's gradient gets a sentence of its own."""
+"""A first layer with less than this share of the output layer's gradient hardly learns."""
 
 
 @final
@@ -21,8 +21,8 @@ class GradientFlow:
     Attributes:
         layers: Names of the weight matrices from input to output, as the trials first name them.
         arms: Indices into `Results.arms`.
-        ratio: `(arms, layers)`, geometric mean over the reporting seeds; nan where an arm has no such
-            matrix or the norm is 0.
+        ratio: `(arms, layers)`, geometric mean over the reporting seeds; nan where an arm has no
+            such matrix or the norm is 0.
     """
 
     layers: tuple[str, ...]
@@ -30,7 +30,7 @@ class GradientFlow:
     ratio: FloatArray
 
     def first(self, arm: int | None) -> float:
-        """The first layer's share of the output layer's gradient in an arm; nan where not measured."""
+        """The first layer's share of the output layer's gradient; nan where not measured."""
         if arm not in self.arms or not self.layers:
             return float("nan")
         return float(self.ratio[self.arms.index(arm), 0])

@@ -35,8 +35,9 @@ def family_picture(summary: Summary) -> Picture | None:
     svg = _effects(summary, kinds, "effects", "Effects on test accuracy with 95 % intervals")
     caption = (
         "Each circle is the mean over the seeds, each bar its 95 % interval. Right of the line is "
-        "better. Filled circles are claims (blue helps, orange hurts); open ones are no claim. An "
-        "interaction says how much one effect changes when the other factor is switched on."
+        "better. Filled circles are claims: blue above zero, orange below. Open ones are no claim. "
+        "An interaction says how much one effect changes when the other factor is switched on; "
+        "below zero, the two together are worth less than the sum of both."
     )
     return Picture(svg, caption) if svg else None
 
@@ -50,8 +51,8 @@ def extras_picture(summary: Summary) -> Picture | None:
     caption = (
         "The same factors asked in three other ways: what a fix adds to the bare baseline, what is "
         "lost when it alone is taken out of the network with everything on, and its fair share of "
-        "the whole gain (Shapley). A fix whose three circles lie apart works only in company. These "
-        "rows carry intervals and no verdict."
+        "the whole gain (Shapley). A fix whose three circles lie apart works only in company. "
+        "These rows carry intervals and no verdict."
     )
     return Picture(svg, caption) if svg else None
 
@@ -62,18 +63,19 @@ def curves_picture(summary: Summary) -> Picture | None:
     lines = {arm: line for arm in shown_arms(results) if (line := _curve(results, arm))}
     base = _reference_line(results, lines)
     found = [
-        Panel(_panel_name(summary, arm), line, lines.get(base) if arm != base else None)
+        Panel(_panel_name(summary, arm), line, _other(lines, base, arm))
         for arm, line in lines.items()
         if arm != base or len(lines) == 1
     ]
     scale = Scale("epoch", "validation accuracy, %")
     svg = panels(found, scale, name="curves", title="Learning curves")
-    against = "" if base is None else f" The dashed grey curve is {_named(results, base)}."
     caption = (
-        f"Validation accuracy after each epoch at the chosen rate, mean over the reporting seeds.{against}"
-        " The band is one standard deviation up and down. A curve that still rises at the right end "
+        "Validation accuracy after each epoch at the chosen rate, mean over the reporting seeds. "
+        "The band is one standard deviation up and down. A curve that still rises at the right end "
         "was stopped early and is flagged 'not converged'."
     )
+    if base is not None:
+        caption += f" The dashed grey curve is {_named(results, base)}."
     return Picture(svg, caption) if svg else None
 
 
@@ -92,7 +94,7 @@ def gradient_picture(summary: Summary) -> Picture | None:
     }
     base = _reference_line(summary.results, lines)
     found = [
-        Panel(_panel_name(summary, arm), line, lines.get(base) if arm != base else None)
+        Panel(_panel_name(summary, arm), line, _other(lines, base, arm))
         for arm, line in lines.items()
         if arm != base or len(lines) == 1
     ]
@@ -100,9 +102,9 @@ def gradient_picture(summary: Summary) -> Picture | None:
     scale = Scale("layer, input to output", "gradient / output layer's", log=True, ticks=ticks)
     svg = panels(found, scale, name="gradients", title="Gradient norm by layer at the first step")
     caption = (
-        "Norm of the error's gradient in each weight matrix at the first training step, divided by the "
-        "output layer's. The scale is logarithmic: a line that falls to the left is an error signal "
-        "that fades on its way back. A flat line reaches all layers."
+        "Norm of the error's gradient in each weight matrix at the first training step, divided by "
+        "the output layer's. The scale is logarithmic: a line that falls to the left is an error "
+        "signal that fades on its way back. A flat line reaches all layers."
     )
     if base is not None:
         caption += f" The dashed grey line is {_named(summary.results, base)}."
@@ -113,9 +115,7 @@ def gap_picture(summary: Summary) -> Picture | None:
     """Train minus test accuracy by arm."""
     rows = [row for arm in shown_arms(summary.results) if (row := summary.row(arm))]
     estimates = tuple(
-        Estimate(
-            arm_name(row), 100 * row.gap.mean, 100 * row.gap.low, 100 * row.gap.high, "plain"
-        )
+        Estimate(arm_name(row), 100 * row.gap.mean, 100 * row.gap.low, 100 * row.gap.high, "plain")
         for row in rows
     )
     svg = forest(
@@ -125,9 +125,9 @@ def gap_picture(summary: Summary) -> Picture | None:
         unit="train minus test accuracy, points",
     )
     caption = (
-        "How much better each arm does on the images it was trained on than on test images, mean and "
-        "95 % interval over seeds. Far right is overfitting. A small gap is no merit in an arm that "
-        "learned little."
+        "How much better each arm does on the images it was trained on than on test images, mean "
+        "and 95 % interval over seeds. Far right is overfitting. A small gap is no merit in an arm "
+        "that learned little."
     )
     return Picture(svg, caption) if svg else None
 
@@ -147,8 +147,7 @@ def hinton_pictures(summary: Summary) -> list[Picture]:
     return [
         Picture(
             hinton(w, largest, name=f"hinton{place}", title=f"First-layer weights: {label}"),
-            f"{label}: {units_shown(w)} of {len(w)} units, seed {seed}, largest weight "
-            f"{np.abs(w).max():.2f}",
+            f"{label}: {units_shown(w)} of {len(w)} units, seed {seed}, largest weight {np.abs(w).max():.2f}",
         )
         for place, (arm, w) in enumerate(weights.items())
         for label in [results.arms[arm].label]
@@ -163,10 +162,10 @@ def gradient_sentence(summary: Summary) -> str:
     if not np.isfinite(share):
         return ""
     text = (
-        f"At the first step of the baseline the first layer's gradient is {one_in(share)} of the output "
-        "layer's, on average over the seeds."
+        f"At the first step of the baseline the first layer's gradient is {one_in(share)} of the "
+        "output layer's, on average over the seeds."
     )
-    others = [(results.arms[a].label, flow.first(a)) for a in flow.arms if a != base]
+    others = [(_panel_name(summary, a), flow.first(a)) for a in flow.arms if a != base]
     known = [f"{label} {one_in(ratio)}" for label, ratio in others if np.isfinite(ratio)]
     return f"{text} In the other arms: {'; '.join(known)}." if known else text
 
@@ -176,9 +175,7 @@ def _effects(summary: Summary, kinds: Sequence[str], name: str, title: str) -> s
         Group(
             KIND_TITLES[kind],
             tuple(
-                Estimate(
-                    effect_name(summary.results.factors, e), e.estimate, e.low, e.high, _tone(e)
-                )
+                Estimate(effect_name(summary.results.factors, e), e.estimate, e.low, e.high, _tone(e))
                 for e in summary.of_kind(kind)
             ),
         )
@@ -212,6 +209,11 @@ def _reference_line(results: Results, lines: dict[int, Line]) -> int | None:
     """The arm that the others are drawn against: the baseline, else all on."""
     wanted = (baseline_arm(results), all_on_arm(results))
     return next((arm for arm in wanted if arm is not None and arm in lines), None)
+
+
+def _other(lines: dict[int, Line], base: int | None, arm: int) -> Line | None:
+    """What an arm's panel shows beside its own line."""
+    return None if base is None or arm == base else lines[base]
 
 
 def _panel_name(summary: Summary, arm: int) -> str:

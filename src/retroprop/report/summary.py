@@ -97,14 +97,15 @@ def _notes(results: Results, arms: Sequence[ArmRow], found: Estimates) -> list[s
     diverged = [row for row in arms if row.diverged]
     if diverged:
         total = sum(row.diverged for row in diverged)
+        verb = "diverged and counts" if total == 1 else "diverged and count"
         notes.append(
-            f"{plural(total, 'reporting trial')} diverged and {'counts' if total == 1 else 'count'} "
-            f"as chance ({100 * results.chance:.1f} %): in {joined([row.label for row in diverged])}."
+            f"{plural(total, 'reporting trial')} {verb} as chance "
+            f"({100 * results.chance:.1f} %): in {joined([row.label for row in diverged])}."
         )
     if found.looked:
         notes.append(
-            f"An earlier look saw {plural(found.looked, 'reporting seed')}, and seeds were added after "
-            "it. A verdict stands only where the new seeds alone give it too."
+            f"An earlier look saw {plural(found.looked, 'reporting seed')}, and seeds were added "
+            "after it. A verdict stands only where the new seeds alone give it too."
         )
     if results.official_test and found.effects and not found.images:
         notes.append(
@@ -124,15 +125,14 @@ def _missing(results: Results, arms: Sequence[ArmRow]) -> str:
     short = sorted((row for row in own if row.seeds < len(union)), key=lambda row: row.index)
     if not short:
         return ""
-    names = [row.label for row in short[:6]] + (
-        [f"{len(short) - 6} other arms"] if len(short) > 6 else []
-    )
+    names = [row.label for row in short[:6]] + ([f"{len(short) - 6} other arms"] if len(short) > 6 else [])
     rest = (
         f"Effects use the {plural(len(shared), 'seed')} that all arms share."
         if shared
         else "No seed is finished in every arm, so there are no effects."
     )
+    verb = "lacks" if len(short) == 1 else "lack"
     return (
-        f"{plural(len(short), 'arm')} of the design {'lacks' if len(short) == 1 else 'lack'} some of "
-        f"the {plural(len(union), 'reporting seed')}: {joined(names)}. {rest}"
+        f"{plural(len(short), 'arm')} of the design {verb} some of the"
+        f" {plural(len(union), 'reporting seed')}: {joined(names)}. {rest}"
     )

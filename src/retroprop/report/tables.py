@@ -13,7 +13,7 @@ from retroprop.report.summary import Summary
 from retroprop.report.words import (
     KIND_TITLES,
     NOTHING,
-    count,
+    claim_words,
     effect_name,
     percent,
     points_of,
@@ -33,7 +33,7 @@ def effects_csv(summary: Summary) -> str:
 
 
 def trials_csv(summary: Summary) -> str:
-    """One row a trial; test accuracy is empty for tuning trials, levels are empty for references."""
+    """One row a trial; test accuracy is empty for tuning trials, levels for references."""
     results = summary.results
     names = [factor.name for factor in results.factors]
     head = ["arm", "role", "seed", "multiplier", "rate", *names, "steps", "seconds"]
@@ -87,7 +87,7 @@ def effect_cells(summary: Summary) -> list[tuple[str, ...]]:
             points_of(e),
             range_of(e.low, e.high),
             probability(e.p_holm),
-            e.claim or NOTHING,
+            claim_words(e) or NOTHING,
         )
         for e in ordered
     ]

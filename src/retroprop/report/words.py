@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from retroprop.analysis.claims import HELPS, HURTS
 from retroprop.analysis.records import Effect
 from retroprop.study.design import OFF, Factor
 
@@ -81,7 +82,7 @@ def level_name(factors: Sequence[Factor], factor: str, level: str) -> str:
         return factor
     if len(found.levels) == 2 and found.labels[0] == OFF:
         return factor
-    return level if level.split(" ")[0] == factor else f"{factor}: {level}"
+    return level if level.split(" ", maxsplit=1)[0] == factor else f"{factor}: {level}"
 
 
 def effect_name(factors: Sequence[Factor], effect: Effect) -> str:
@@ -90,6 +91,14 @@ def effect_name(factors: Sequence[Factor], effect: Effect) -> str:
     if not effect.other_factor:
         return own
     return f"{own} × {level_name(factors, effect.other_factor, effect.other_level)}"
+
+
+def claim_words(effect: Effect) -> str:
+    """A claim for a reader: what helps in an interaction is that two together exceed their sum."""
+    if effect.kind != "interaction":
+        return effect.claim
+    words = {HELPS: "more than the sum", HURTS: "less than the sum"}
+    return words.get(effect.claim, effect.claim)
 
 
 def one_in(ratio: float) -> str:

@@ -37,9 +37,7 @@ class SparseLinear(nn.Linear):
     @classmethod
     def like(cls, linear: nn.Linear, *, keep: float, per: Per) -> Self:
         """A sparse layer that holds the very parameters of a dense one."""
-        new = cls(
-            linear.in_features, linear.out_features, linear.bias is not None, keep=keep, per=per
-        )
+        new = cls(linear.in_features, linear.out_features, linear.bias is not None, keep=keep, per=per)
         new.weight, new.bias = linear.weight, linear.bias
         return new
 

@@ -9,7 +9,7 @@ Per = Literal["batch", "example"]
 
 
 def kept_units(keep: float, out_features: int) -> int:
-    """k of a layer: a float is the share of its units, an int is k itself, at least 1."""
+    """K of a layer: a float is the share of its units, an int is k itself, at least 1."""
     k = keep if isinstance(keep, int) else round(keep * out_features)
     return max(1, min(int(k), out_features))
 
@@ -57,7 +57,7 @@ class KeepLargest(torch.autograd.Function):
 
 
 def keep_largest(x: Tensor, k: int, per: Per, *, unit_dim: int = -1, batch_dim: int = 0) -> Tensor:
-    """x as it is; its gradient with only the k largest units kept."""
+    """X as it is; its gradient with only the k largest units kept."""
     if k >= x.shape[unit_dim]:
         return x
-    return KeepLargest.apply(x, k, per, unit_dim, batch_dim)  # type: ignore[no-untyped-call]
+    return KeepLargest.apply(x, k, per, unit_dim, batch_dim)

@@ -73,8 +73,7 @@ def _same_kind(a: nn.Module, b: nn.Module) -> bool:
         for module in (a, b)
     ]
     plain = [
-        {name: value for name, value in vars(module).items() if not name.startswith("_")}
-        for module in (a, b)
+        {name: value for name, value in vars(module).items() if not name.startswith("_")} for module in (a, b)
     ]
     return shapes[0] == shapes[1] and plain[0] == plain[1]
 
@@ -101,9 +100,7 @@ def stack(modules: Sequence[nn.Module], members: Members | None = None) -> nn.Mo
     if len(kinds) == 1:
         return _stack_kind(modules, members)
     places = sorted(kinds)
-    branches = [
-        _stack_kind([modules[i] for i in kind], tuple(members[i] for i in kind)) for kind in places
-    ]
+    branches = [_stack_kind([modules[i] for i in kind], tuple(members[i] for i in kind)) for kind in places]
     choice = Choice(branches, places)
     if choice.by_mask:
         for branch in branches:
@@ -145,9 +142,7 @@ class Choice(nn.Module):
             self.add_module(f"branch{i}", branch)
         self.size = sum(len(place) for place in places)
         branch_of = {k: i for i, place in enumerate(places) for k in place}
-        self.runs = [
-            (i, len(list(run))) for i, run in groupby(branch_of[k] for k in range(self.size))
-        ]
+        self.runs = [(i, len(list(run))) for i, run in groupby(branch_of[k] for k in range(self.size))]
         self.by_mask = not any(True for branch in branches for _ in branch.state_dict())
         for i, place in enumerate(places if self.by_mask else ()):
             mask = torch.zeros(self.size, 1, 1, dtype=torch.bool)
@@ -169,14 +164,14 @@ class Choice(nn.Module):
             own = [r for r, (chosen, _) in enumerate(self.runs) if chosen == i]
             out = branch(*(_joined([piece[r] for r in own]) for piece in pieces))
             lengths = [self.runs[r][1] for r in own]
-            for r, part in zip(own, out.split(lengths) if len(own) > 1 else (out,), strict=True):
+            for r, part in zip(own, torch.split(out, lengths) if len(own) > 1 else (out,), strict=True):
                 done[r] = part
         return torch.cat([part for part in done if part is not None])
 
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.shape[0] == 1:
             return tuple(x.expand(length, *x.shape[1:]) for _, length in self.runs)
-        return x.split([length for _, length in self.runs])
+        return torch.split(x, [length for _, length in self.runs])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -194,7 +189,7 @@ def members_of(stacked: nn.Module) -> dict[str, Members]:
     for path, module in stacked.named_modules():
         if "members" in vars(module):
             for name in (*module._parameters, *module._buffers):
-                owners[f"{path}.{name}" if path else name] = module.members  # type: ignore[assignment]
+                owners[f"{path}.{name}" if path else name] = module.members
     return owners
 
 

@@ -42,7 +42,7 @@ def checked_data(study: Study) -> Dataset:
 
 
 def chosen_device(wanted: str) -> str:
-    """cpu or cuda.
+    """Cpu or cuda.
 
     Raises:
         RetropropError: when cuda is asked for and not there.

@@ -1,11 +1,12 @@
 """Factors, levels and arms: which combinations of fixes a study trains."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retroprop.errors import RetropropError, UnknownName
+from retroprop.fix_config import build_fix as build_fix  # noqa: PLC0414 - others take it from here
 
 if TYPE_CHECKING:
     from retroprop.fix import Fix
@@ -50,51 +51,6 @@ class Arm:
     reference: bool = False
 
 
-def build_fix(spec: Any) -> "Fix":  # noqa: ANN401 - whatever a YAML file holds
-    """A fix from what a study file says: `relu`, or `{dropout: {p: 0.1}}`; a Fix passes.
-
-    Raises:
-        UnknownName: for an unknown fix or hyper-parameter.
-        RetropropError: for a wrong type or value.
-    """
-    from dataclasses import fields
-
-    from retroprop import fixes
-    from retroprop.fix import Fix
-
-    if isinstance(spec, Fix):
-        return spec
-    if isinstance(spec, str):
-        name, given = spec, {}
-    elif isinstance(spec, Mapping) and len(spec) == 1:
-        name, given = next(iter(spec.items()))
-        given = {} if given is None else given
-    else:
-        raise RetropropError(
-            f"The fix {spec!r} was given; expected a name such as relu, or a name with its settings such "
-            "as {dropout: {p: 0.1}}."
-        )
-    if not isinstance(name, str) or not isinstance(given, Mapping):
-        raise RetropropError(
-            f"The fix {spec!r} was given; expected its settings as a mapping, such as "
-            "{dropout: {p: 0.1}}."
-        )
-    kind = fixes.get(name)
-    known = {field.name: field for field in fields(kind)}
-    for key, value in given.items():
-        if key not in known:
-            raise UnknownName(f"setting of {name}", str(key), known)
-        default = known[key].default
-        numeric = isinstance(default, (int, float)) and not isinstance(default, bool)
-        fits = isinstance(value, (int, float)) if numeric else isinstance(value, type(default))
-        if not fits or (isinstance(value, bool) and not isinstance(default, bool)):
-            raise RetropropError(
-                f"{name}.{key}={value!r} was given; expected "
-                f"{'a number' if numeric else type(default).__name__}, such as {default!r}."
-            )
-    return kind(**given)
-
-
 def fix_label(fix: "Fix") -> str:
     """A short name: `relu`, `dropout p=0.1`."""
     config = fix.config()
@@ -104,7 +60,7 @@ def fix_label(fix: "Fix") -> str:
     return " ".join([name, *(f"{key}={value}" for key, value in changed.items())])
 
 
-def build_factor(spec: Any) -> Factor:  # noqa: ANN401 - whatever a YAML file holds
+def build_factor(spec: Any) -> Factor:
     """A factor from what a study file says: a fix (off | on), or a list of levels.
 
     `off` as a level means none of the fixes; a list means just the levels it names, effects being
@@ -141,9 +97,7 @@ def _full_factorial(sizes: Sequence[int]) -> list[tuple[int, ...]]:
 
 def _one_at_a_time(sizes: Sequence[int]) -> list[tuple[int, ...]]:
     base = (0,) * len(sizes)
-    single = [
-        (*base[:i], level, *base[i + 1 :]) for i, size in enumerate(sizes) for level in range(1, size)
-    ]
+    single = [(*base[:i], level, *base[i + 1 :]) for i, size in enumerate(sizes) for level in range(1, size)]
     return [base, *single]
 
 
@@ -159,9 +113,7 @@ DESIGNS = {
 }
 
 
-def build_arms(
-    factors: Sequence[Factor], held: Sequence["Fix"], design: str, network: str
-) -> list[Arm]:
+def build_arms(factors: Sequence[Factor], held: Sequence["Fix"], design: str, network: str) -> list[Arm]:
     """All arms of a design, the one with every factor at its first level first where there is one.
 
     Raises:

@@ -13,8 +13,8 @@ import yaml
 from retroprop.ensemble.planner import Group, Item, has_compiler, plan
 from retroprop.errors import RetropropError, StoreError
 from retroprop.study.checks import arm_costs, checked_data, chosen_device, cores, free_memory
-from retroprop.study.progress import Watcher
 from retroprop.study.pool import Pool
+from retroprop.study.progress import Watcher
 from retroprop.study.reader import chosen_rates, read, tuning_grid
 from retroprop.study.results import Results
 from retroprop.study.store import Store, code_hash, open_store
@@ -121,12 +121,13 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def run(study: Study, watcher: Watcher | None = None) -> Results:
+def run(study: Study, watcher: Watcher | None = None, pool: Pool | None = None) -> Results:
     """Train what is not in the store yet.
 
     Args:
         study: what to train.
         watcher: hears how it goes.
+        pool: of workers, closed afterwards; one worker a core by default.
 
     Raises:
         RetropropError: when the study cannot be run as it is; nothing finished is lost.
@@ -137,7 +138,7 @@ def run(study: Study, watcher: Watcher | None = None) -> Results:
         made_by = {"code": code_hash(), "data": prepared.fingerprint}
         with open_store(study.folder, made_by) as store:
             write_settings(study)
-            pool = Pool(prepared.workers, study.folder / "worker.log")
+            pool = pool or Pool(prepared.workers, study.folder / "worker.log")
             try:
                 tuning = tuning_trials(study)
                 _train(study, prepared, store, pool, watcher, "tuning", tuning)
@@ -212,9 +213,7 @@ def _train(
         watcher.group_done(phase, len(members), label, value)
 
 
-def _job(
-    study: Study, prepared: Prepared, group: Group, trials: dict[str, Trial]
-) -> dict[str, Any]:
+def _job(study: Study, prepared: Prepared, group: Group, trials: dict[str, Trial]) -> dict[str, Any]:
     return {
         "settings": [trials[key].settings for key in group.keys],
         "data_root": study.data_root,

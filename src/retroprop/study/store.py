@@ -141,18 +141,14 @@ class Store:
 
     def records(self) -> list[dict[str, Any]]:
         """How each finished group ran."""
-        rows = self._connection.execute(
-            "SELECT record FROM groups WHERE status = 'done' ORDER BY id"
-        )
+        rows = self._connection.execute("SELECT record FROM groups WHERE status = 'done' ORDER BY id")
         return [json.loads(record) for (record,) in rows]
 
     def log_look(self, seeds: int, settings: Mapping[str, Any]) -> None:
         """Note that the reporting seeds were analysed."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._connection:
-            self._connection.execute(
-                "INSERT INTO looks VALUES (?, ?, ?)", (now, seeds, json.dumps(settings))
-            )
+            self._connection.execute("INSERT INTO looks VALUES (?, ?, ?)", (now, seeds, json.dumps(settings)))
 
     def looks(self) -> list[tuple[str, int]]:
         """Time and number of reporting seeds of every analysis so far."""
@@ -191,20 +187,25 @@ def open_store(folder: Path, made_by: Mapping[str, str] | None) -> Iterator[Stor
         raise StoreError(
             f"No study was found in {str(folder)!r}. Give the folder that `retroprop ablate` wrote."
         )
-    connection = sqlite3.connect(path)
-    store = Store(connection, path)
+    if new and made_by is not None:
+        _create(path, made_by)
+    store = Store(sqlite3.connect(path), path)
     try:
-        if new:
-            assert made_by is not None
-            with connection:
-                connection.executescript(_TABLES)
-                connection.executemany(
-                    "INSERT INTO meta VALUES (?, ?)", [("schema", SCHEMA), *made_by.items()]
-                )
         _check(store, made_by)
         yield store
     finally:
         store.close()
+
+
+def _create(path: Path, made_by: Mapping[str, str]) -> None:
+    """An empty store; made beside its place, so that a half-made one is never found."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(part)) as connection, connection:
+        connection.executescript(_TABLES)
+        meta = [("schema", SCHEMA), *made_by.items()]
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+    os.replace(part, path)
 
 
 def _check(store: Store, made_by: Mapping[str, str] | None) -> None:
@@ -218,9 +219,7 @@ def _check(store: Store, made_by: Mapping[str, str] | None) -> None:
     if sound != "ok":
         raise StoreError(f"{where} is corrupt ({sound}); it is left as it is. {away}")
     if found.get("schema") != SCHEMA:
-        raise StoreError(
-            f"{where} has schema {found.get('schema')!r}; this version reads {SCHEMA!r}. {away}"
-        )
+        raise StoreError(f"{where} has schema {found.get('schema')!r}; this version reads {SCHEMA!r}. {away}")
     for kind, expected in (made_by or {}).items():
         if kind in ("code", "data") and found.get(kind) != expected:
             advice = " Or go back to the code that made it." if kind == "code" else ""

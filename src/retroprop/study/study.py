@@ -98,7 +98,7 @@ class Study:
         return cls(**given)
 
     @classmethod
-    def load(cls, path: str | Path, **changes: Any) -> "Study":  # noqa: ANN401
+    def load(cls, path: str | Path, **changes: Any) -> "Study":
         """A study from a YAML file, with some keys replaced.
 
         Raises:
@@ -172,7 +172,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return given
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):
@@ -186,7 +186,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     raise RetropropError(f"{value!r} was given; expected plain values or fixes.")
 
 
-def _reference(spec: Any, network: str) -> Arm:  # noqa: ANN401
+def _reference(spec: Any, network: str) -> Arm:
     known = ("name", "hidden_layers", "fixes")
     if not isinstance(spec, Mapping) or "name" not in spec:
         raise RetropropError(
@@ -241,7 +241,7 @@ def _check_numbers(study: Study) -> None:
         raise RetropropError(f"memory={study.memory!r} was given; expected GiB above 0, or null.")
 
 
-def _check_recipe(recipe: Any) -> None:  # noqa: ANN401
+def _check_recipe(recipe: Any) -> None:
     if not isinstance(recipe, Mapping):
         raise RetropropError(f"recipe={recipe!r} was given; expected a mapping such as {_RECIPE}.")
     for key in recipe:
@@ -254,6 +254,6 @@ def _check_recipe(recipe: Any) -> None:  # noqa: ANN401
         raise RetropropError(f"recipe.momentum={momentum!r} was given; expected 0 <= momentum < 1.")
 
 
-def _positive(value: Any) -> bool:  # noqa: ANN401
+def _positive(value: Any) -> bool:
     fits = isinstance(value, (int, float)) and not isinstance(value, bool)
     return fits and 0 < value < float("inf")

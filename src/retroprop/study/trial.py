@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from retroprop.fix import Recipe, Stage, apply
-from retroprop.study.design import Arm, build_fix
 from retroprop.networks.mlp import MLP
 from retroprop.optim.rule_1986 import Rule1986
+from retroprop.study.design import Arm, build_fix
 from retroprop.study.study import Study
 
 Role = Literal["tuning", "reporting"]
@@ -79,12 +79,10 @@ def _base_recipe(network: str, rule: str, fixes: str, seed: str) -> Recipe:
 def standing(trial: Trial) -> tuple[str, ...]:
     """Sort key that puts members with like modules next to each other."""
     fixes = [build_fix(spec) for spec in trial.settings["fixes"]]
-    return tuple(
-        json.dumps([fix.resolved() for fix in fixes if fix.stage == stage]) for stage in _ORDER
-    )
+    return tuple(json.dumps([fix.resolved() for fix in fixes if fix.stage == stage]) for stage in _ORDER)
 
 
 def program_of(trial: Trial) -> str:
     """What trials must share to run as one program: skeleton, loss and kind of rule."""
-    recipe = recipe_of(trial.settings)
+    recipe = recipe_of({**trial.settings, "seed": "tuning/0"})  # whatever the seed: one recipe an arm
     return f"{trial.settings['network']} {recipe.loss.__name__} {type(recipe.rule).__name__}"

@@ -43,7 +43,7 @@ def main() -> None:
         job = jobs.get()
         try:
             answer: dict[str, Any] = train(engine, job)
-        except Exception:  # noqa: BLE001 - whatever fails in a group belongs to that group
+        except Exception:
             answer = {"error": traceback.format_exc()}
         pickle.dump(answer, answers)
         answers.flush()
@@ -83,9 +83,7 @@ def train(engine: Engine, job: dict[str, Any]) -> dict[str, Any]:
     test = not first["seed"].startswith("tuning")
     recipes = [recipe_of(one) for one in settings]
     try:
-        result = engine.train(
-            recipes, seeds, data, schedule, test=test, compiled=job["compiled"]
-        )
+        result = engine.train(recipes, seeds, data, schedule, test=test, compiled=job["compiled"])
     except NoTwin as error:
         outcomes = [
             loop.train(loop.own_copy(recipe), data[seed], schedule, test=test)

@@ -6,8 +6,17 @@ from typing import final
 
 import numpy as np
 
-from retroprop.report.figures.svg import GRID, HELPS, HURTS, INK, MUTED, clipped, new_figure
-from retroprop.report.figures.svg import plain_axes, to_svg
+from retroprop.report.figures.svg import (
+    GRID,
+    HELPS,
+    HURTS,
+    INK,
+    MUTED,
+    clipped,
+    new_figure,
+    plain_axes,
+    to_svg,
+)
 
 _TONES = {"helps": HELPS, "hurts": HURTS, "none": MUTED, "plain": INK}
 
@@ -17,7 +26,7 @@ _TONES = {"helps": HELPS, "hurts": HURTS, "none": MUTED, "plain": INK}
 class Estimate:
     """One line of a forest plot; `low` and `high` are nan where there is no interval.
 
-    tone: "helps" or "hurts" for a claim (filled), "none" for no claim, "plain" for no verdict (open).
+    tone: "helps" or "hurts" for a claim (filled), "none" for no claim, "plain" for no verdict.
     """
 
     label: str

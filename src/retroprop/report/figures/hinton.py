@@ -1,4 +1,4 @@
-"""Hinton diagrams: a weight is a square whose area is its size, white above zero and black below."""
+"""Hinton diagrams: a weight is a square whose area is its size, white above 0, black below."""
 
 from math import isqrt
 
@@ -19,7 +19,7 @@ def hinton(weights: FloatArray, largest: float, *, name: str, title: str) -> str
 
     Args:
         weights: `(unit, input)`. Inputs that make a square image are laid out as one.
-        largest: The size of weight that fills a cell; one number for all diagrams that are compared.
+        largest: The size of weight that fills a cell; one for all diagrams that are compared.
         name: Unique on the page.
         title: What a screen reader says.
 
@@ -42,8 +42,8 @@ def hinton(weights: FloatArray, largest: float, *, name: str, title: str) -> str
             if edge >= _SMALLEST:
                 x = left + place % width + (1 - edge) / 2
                 y = top + place // width + (1 - edge) / 2
-                size = f"{edge:.2f}".lstrip("0")
-                marks[bool(weight > 0)].append(f"M{x:.2f} {y:.2f}h{size}v{size}h-{size}z")
+                step = f"{edge:.2f}".lstrip("0")
+                marks[bool(weight > 0)].append(f"M{x:.2f} {y:.2f}h{step}v{step}h-{step}z")
     rows = -(-units // columns)
     size = (columns * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP)
     body = f'<path fill="#8a8a8a" d="{"".join(parts)}"/>'

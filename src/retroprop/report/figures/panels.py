@@ -68,6 +68,7 @@ def panels(found: Sequence[Panel], scale: Scale, *, name: str, title: str) -> st
         _draw(axes, panel.own, ACCENT, dashed=False)
         if scale.log:
             axes.set_yscale("log")
+            axes.minorticks_off()
         if scale.ticks and len(scale.ticks) <= 12:
             axes.set_xticks(range(1, 1 + len(scale.ticks)), scale.ticks)
     for axes in grid.flat[len(found) :]:

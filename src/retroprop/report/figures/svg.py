@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 WIDTH = 6.4
 """Of every figure, in inches of 72 units; a page scales it."""
 
-# Drawn in these, and written as the page's variables, so that a picture follows dark mode and print.
+# Drawn in these, written as the page's variables: a picture follows dark mode and print.
 INK = "#100001"
 MUTED = "#100002"
 GRID = "#100003"

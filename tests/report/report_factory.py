@@ -144,10 +144,7 @@ def _trial(
 
     correct = rng.random(360) < accuracy(0.0, 360) if official and role != "tuning" else None
     test = accuracy(rng.normal(0, 0.05), 360) if correct is None else float(correct.mean())
-    names = {
-        factor.name
-        for factor, level in zip(factors, arm.levels, strict=bool(arm.levels)) if level
-    }
+    names = {factor.name for factor, level in zip(factors, arm.levels, strict=bool(arm.levels)) if level}
     fade = 0.32 if not names & {"relu", "batch_norm", "residual"} else 0.9
     final = accuracy(0.1, 240)
     epochs = np.arange(1, 21)
