@@ -22,11 +22,11 @@ def build_fix(spec: Any) -> "Fix":
 
     if isinstance(spec, Fix):
         return spec
-    if isinstance(spec, str):
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, settings),) = spec.items()
+        given = {} if settings is None else settings
+    elif isinstance(spec, str):
         name, given = spec, {}
-    elif isinstance(spec, Mapping) and len(spec) == 1:
-        name, given = next(iter(spec.items()))
-        given = {} if given is None else given
     else:
         raise RetropropError(
             f"The fix {spec!r} was given; expected a name such as relu, or a name with its settings "

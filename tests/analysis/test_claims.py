@@ -62,9 +62,7 @@ def test_too_few_seeds(seeds, family, message):
 
 
 def row(**changes):
-    first = Effect(
-        "accuracy_points", "main", "a", "on", "", "", 1.0, 0.5, 1.5, 0.001, 0.01, "helps", 12
-    )
+    first = Effect("accuracy_points", "main", "a", "on", "", "", 1.0, 0.5, 1.5, 0.001, 0.01, "helps", 12)
     return replace(first, **changes)
 
 

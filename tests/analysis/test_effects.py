@@ -38,9 +38,7 @@ def claims(effects):
 
 
 def test_fields_of_effects_csv():
-    header = (
-        "metric,kind,factor,level,other_factor,other_level,estimate,low,high,p,p_holm,claim,seeds"
-    )
+    header = "metric,kind,factor,level,other_factor,other_level,estimate,low,high,p,p_holm,claim,seeds"
     assert ",".join(field.name for field in fields(Effect)) == header
 
 
@@ -49,9 +47,7 @@ def test_rows_and_verdicts_of_a_factorial():
     counts = Counter((e.metric, e.kind) for e in effects)
     per_metric = {"main": 5, "interaction": 10, "add_one_in": 5, "leave_one_out": 5, "shapley": 5}
     assert counts == {
-        (metric, kind): n
-        for metric in ("accuracy_points", "log_odds")
-        for kind, n in per_metric.items()
+        (metric, kind): n for metric in ("accuracy_points", "log_odds") for kind, n in per_metric.items()
     }
     found = claims(effects)
     assert len(found) == 5 + comb(5, 2)
@@ -173,9 +169,7 @@ def test_one_at_a_time():
     ]
     assert points[0].estimate == pytest.approx(100 * (ARMS["relu", "on"] - BASE).mean())
     assert points[0].p_holm == pytest.approx(3 * 2 / 2**12)
-    assert [(e.metric, e.kind, e.claim) for e in effects[3:]] == [
-        ("log_odds", "one_at_a_time", "")
-    ] * 3
+    assert [(e.metric, e.kind, e.claim) for e in effects[3:]] == [("log_odds", "one_at_a_time", "")] * 3
 
 
 def test_leave_one_out_counts_what_the_level_gave():

@@ -43,9 +43,7 @@ def test_nothing_to_test():
 def slow(contrasts):
     return np.array(
         [
-            stats.permutation_test(
-                (column,), np.mean, permutation_type="samples", n_resamples=np.inf
-            ).pvalue
+            stats.permutation_test((column,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
             for column in contrasts.T
         ]
     )

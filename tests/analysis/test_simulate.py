@@ -30,9 +30,7 @@ def rates(name, allow_for_tuning, studies=FEW):
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["A/A, one rate is clearly best", "A/A, three rates are equally good"]
-)
+@pytest.mark.parametrize("name", ["A/A, one rate is clearly best", "A/A, three rates are equally good"])
 def test_a_a_studies_make_no_false_claims(name):
     false, true = rates(name, allow_for_tuning=False)
     assert 0.01 <= false <= 0.05 + 2 * ERROR  # and not by never claiming anything

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import reference_1986 as paper
 import torch
 
 from retroprop.ensemble.loop import Loop, train
@@ -12,6 +11,7 @@ from retroprop.fix import Recipe
 from retroprop.losses import squared_error
 from retroprop.networks.mlp import MLP, parse_sizes
 from retroprop.optim.rule_1986 import Rule1986
+from tests.networks import reference_1986 as paper
 
 NETWORKS = [
     ("5-3", False),

@@ -1,11 +1,11 @@
 """Exclusive or through one hidden unit with direct links, as in PDP, volume 1, p. 331."""
 
 import torch
-from pattern_table import train_on_table
 
 from retroprop.fix import Recipe
 from retroprop.networks.mlp import MLP
 from retroprop.optim.rule_1986 import Rule1986
+from tests.networks.pattern_table import train_on_table
 
 PATTERNS = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.float64)
 TARGETS = torch.tensor([[0], [1], [1], [0]], dtype=torch.float64)
@@ -25,7 +25,13 @@ def recipes(sizes: str, direct_links: bool, count: int = 100) -> list[Recipe]:
 def test_one_hidden_unit_with_direct_links_solves_xor():
     # float64: this table is bound by overhead, and rounding plays no part in who solves it.
     run = train_on_table(
-        recipes("2-1-1", True), PATTERNS, TARGETS, 10_000, check_every=5, stop_when_solved=True
+        recipes("2-1-1", True),
+        PATTERNS,
+        TARGETS,
+        10_000,
+        check_every=5,
+        stop_when_solved=True,
+        compiled=True,
     )
     assert int(run.solved.sum()) >= 99, run.summary()
     took = run.solved_at[run.solved]

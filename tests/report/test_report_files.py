@@ -261,4 +261,4 @@ def test_words():
     assert signed(float("nan")) == "–"
     assert joined(["a", "b", "c"]) == "a, b and c"
     assert one_in(1 / 240) == "1/240"
-    assert one_in(0.8) == "0.8 times"
+    assert one_in(0.8) == "0.8"

@@ -10,9 +10,7 @@ from retroprop.analysis.records import BoolArray, Factor, FloatArray
 from retroprop.errors import RetropropError
 
 
-def check_outcome(
-    outcome: npt.ArrayLike, factors: Sequence[Factor]
-) -> tuple[FloatArray, BoolArray]:
+def check_outcome(outcome: npt.ArrayLike, factors: Sequence[Factor]) -> tuple[FloatArray, BoolArray]:
     """Checks the outcome of a factorial and finds the arms that the design holds.
 
     Args:

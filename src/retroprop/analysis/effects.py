@@ -61,7 +61,7 @@ ArmArrays = tuple[npt.ArrayLike, Mapping[ArmKey, npt.ArrayLike]]
 """The arrays of a one-factor-at-a-time design: the baseline's, and each arm's."""
 
 
-def factorial_effects(  # noqa: PLR0913 - what a study may or may not have, by name
+def factorial_effects(
     outcome: npt.ArrayLike,
     factors: Sequence[Factor],
     *,
@@ -104,7 +104,7 @@ def factorial_effects(  # noqa: PLR0913 - what a study may or may not have, by n
     return _table(_Study(values, images, bits, tuning_variance), family, extras, generator)
 
 
-def contrast_effects(  # noqa: PLR0913 - the same words as factorial_effects, with arms by name
+def contrast_effects(
     kind: Literal["one_at_a_time", "leave_one_out"],
     baseline: npt.ArrayLike,
     arms: Mapping[ArmKey, npt.ArrayLike],
@@ -146,14 +146,10 @@ def contrast_effects(  # noqa: PLR0913 - the same words as factorial_effects, wi
     bits = None
     if correct is not None:
         bits = _checked_bits(_correct_cells(correct, arms), values, images)
-    return _table(
-        _Study(values, images, bits, tuning_variance), _arm_contrasts(kind, arms), [], generator
-    )
+    return _table(_Study(values, images, bits, tuning_variance), _arm_contrasts(kind, arms), [], generator)
 
 
-def factorial_image_intervals(
-    correct: npt.ArrayLike, factors: Sequence[Factor]
-) -> list[ImageInterval]:
+def factorial_image_intervals(correct: npt.ArrayLike, factors: Sequence[Factor]) -> list[ImageInterval]:
     """The second interval, over seeds and images, of a factorial's claim family.
 
     Args:
@@ -277,8 +273,7 @@ def _judged(
             if others and claims[i] in {HELPS, HURTS}:
                 claims[i] = f"withheld: the fraction cannot tell it from {', '.join(others)}"
     return [
-        replace(row, p=float(p[i]), p_holm=float(corrected[i]), claim=claims[i])
-        for i, row in enumerate(rows)
+        replace(row, p=float(p[i]), p_holm=float(corrected[i]), claim=claims[i]) for i, row in enumerate(rows)
     ]
 
 
@@ -306,9 +301,7 @@ def _arm_contrasts(kind: Kind, arms: Mapping[ArmKey, npt.ArrayLike]) -> list[Con
     return found
 
 
-def _as_cells(
-    baseline: npt.ArrayLike, arms: Mapping[ArmKey, npt.ArrayLike], *, trailing: str
-) -> FloatArray:
+def _as_cells(baseline: npt.ArrayLike, arms: Mapping[ArmKey, npt.ArrayLike], *, trailing: str) -> FloatArray:
     """Baseline and arms side by side: `(seeds, 1 + arms)` or `(seeds, 1 + arms, images)`."""
     if not arms:
         raise RetropropError("Got no arms; expected at least one, as {(factor, level): (seeds,)}.")

@@ -90,15 +90,11 @@ def did_not_learn(accuracy: float, chance: float) -> bool:
     """
     counted = chance if np.isnan(accuracy) else accuracy
     if not (0.0 <= counted <= 1.0 and 0.0 <= chance <= 1.0):
-        raise RetropropError(
-            f"Got accuracy={accuracy} and chance={chance}; expected fractions from 0 to 1."
-        )
+        raise RetropropError(f"Got accuracy={accuracy} and chance={chance}; expected fractions from 0 to 1.")
     return bool(counted <= chance + NEAR_CHANCE + _SLACK)
 
 
-def trial_flags(
-    curve: npt.ArrayLike, accuracy: float, *, diverged: bool, chance: float
-) -> tuple[str, ...]:
+def trial_flags(curve: npt.ArrayLike, accuracy: float, *, diverged: bool, chance: float) -> tuple[str, ...]:
     """The flags of one trial.
 
     Args:

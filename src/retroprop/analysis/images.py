@@ -13,9 +13,7 @@ from retroprop.analysis.records import Contrast, FloatArray
 from retroprop.errors import RetropropError
 
 
-def image_interval(
-    correct_level: npt.ArrayLike, correct_first: npt.ArrayLike
-) -> tuple[float, float, float]:
+def image_interval(correct_level: npt.ArrayLike, correct_first: npt.ArrayLike) -> tuple[float, float, float]:
     """Accuracy of one arm minus another, with an interval over seeds and images.
 
     Args:
@@ -39,9 +37,7 @@ def image_interval(
     return float(estimate[0]), float(bounds.low[0]), float(bounds.high[0])
 
 
-def image_bounds(
-    correct: npt.ArrayLike, contrasts: Sequence[Contrast]
-) -> tuple[FloatArray, Bounds]:
+def image_bounds(correct: npt.ArrayLike, contrasts: Sequence[Contrast]) -> tuple[FloatArray, Bounds]:
     """Contrasts with intervals over seeds and images, taken as two crossed random samples.
 
     With d the contrast of one seed on one image, the variance of its mean is estimated from the

@@ -10,9 +10,7 @@ from retroprop.errors import RetropropError
 WITHHELD = "withheld: seeds were added after a look and the new seeds alone do not confirm it"
 
 
-def withhold_after_looks(
-    effects_all: Sequence[Effect], effects_new_only: Sequence[Effect]
-) -> list[Effect]:
+def withhold_after_looks(effects_all: Sequence[Effect], effects_new_only: Sequence[Effect]) -> list[Effect]:
     """Withholds every verdict that the seeds added after the last look do not give on their own.
 
     Looking and adding seeds until a verdict appears finds one too often, also where there is no

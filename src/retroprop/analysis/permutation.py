@@ -13,9 +13,7 @@ DRAWS = 19_999
 _BLOCK = 1 << 22
 
 
-def sign_flip(
-    contrasts: FloatArray, generator: np.random.Generator, *, draws: int = DRAWS
-) -> FloatArray:
+def sign_flip(contrasts: FloatArray, generator: np.random.Generator, *, draws: int = DRAWS) -> FloatArray:
     """Two-sided p values: how often random signs give a mean at least as far from 0.
 
     Without an effect, the contrast of a pair could as well have had the other sign. Up to 16 seeds

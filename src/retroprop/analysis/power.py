@@ -27,8 +27,7 @@ def detectable_effect(spread: float, *, seeds: int, family: int) -> float:
     """
     if not spread >= 0.0 or seeds < 2:
         raise RetropropError(
-            f"Got spread={spread} and seeds={seeds}; expected a spread of 0 or more and at least 2"
-            " seeds."
+            f"Got spread={spread} and seeds={seeds}; expected a spread of 0 or more and at least 2 seeds."
         )
     if seeds < needed_seeds(family):
         return float("inf")

@@ -122,9 +122,7 @@ def claim_rates(
             variance = 0.0
             if allow_for_tuning:
                 none = np.zeros(validation.shape, dtype=np.bool_)
-                variance = tuning_variance(
-                    validation, none, MULTIPLIERS, chance=CHANCE, generator=generator
-                )
+                variance = tuning_variance(validation, none, MULTIPLIERS, chance=CHANCE, generator=generator)
             effects = factorial_effects(
                 outcome,
                 FACTORS,
@@ -132,9 +130,7 @@ def claim_rates(
                 generator=generator,
                 tuning_variance=variance,
             )
-            claimed = {
-                (row.kind, row.factor, row.claim) for row in effects if row.claim in {HELPS, HURTS}
-            }
+            claimed = {(row.kind, row.factor, row.claim) for row in effects if row.claim in {HELPS, HURTS}}
             true += bool(claimed & right)
             false += bool(claimed - right)
     return false / studies, true / studies
@@ -309,9 +305,7 @@ def _claim_rows(studies: int, generator: np.random.Generator) -> list[dict[str, 
     rows = []
     for world in STUDY_WORLDS:
         for allow in (False, True):
-            false, true = claim_rates(
-                world, studies=studies, generator=generator, allow_for_tuning=allow
-            )
+            false, true = claim_rates(world, studies=studies, generator=generator, allow_for_tuning=allow)
             rows.append(
                 asdict(world)
                 | {

@@ -53,9 +53,7 @@ class ImageWorld:
         """The true effect, in points of accuracy."""
         return 100.0 * (sum(self.share) / 2.0) * (self.level - self.first)
 
-    def draw(
-        self, generator: np.random.Generator, seeds: int, images: int
-    ) -> tuple[BoolArray, BoolArray]:
+    def draw(self, generator: np.random.Generator, seeds: int, images: int) -> tuple[BoolArray, BoolArray]:
         """Correctness of both arms, `(seeds, images)` each."""
         p = generator.beta(self.first * self.alike, (1.0 - self.first) * self.alike, images)
         q = generator.beta(self.level * self.alike, (1.0 - self.level) * self.alike, images)
@@ -129,9 +127,7 @@ STUDY_WORLDS = (
 )
 
 
-def _measured(
-    truth: FloatArray, shape: tuple[int, ...], generator: np.random.Generator
-) -> FloatArray:
+def _measured(truth: FloatArray, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
     """Accuracies of trials; the last axis is seeds, whose own luck all arms share."""
     luck = SEED_NOISE * generator.standard_normal(shape[-1])
     values = truth + luck + TRIAL_NOISE * generator.standard_normal(shape)

@@ -74,17 +74,24 @@ def split(data: Dataset, seed: Seed) -> Split:
         )
     shuffled = pool[permutation(len(pool), seed, "split")]
     by_class = shuffled[data.labels[shuffled].argsort(stable=True)]
+    sizes = [train_size, validation_size, 0 if data.official_test else test_size]
+    sizes.append(len(pool) - sum(sizes))
+    shares = _shares(data.labels[pool].bincount(), torch.tensor(sizes))
+    pieces = by_class.split(shares.flatten().tolist())
+    train, validation, test = (torch.cat(pieces[i :: len(sizes)]).sort().values for i in range(3))
     if data.official_test:
         test = torch.arange(len(pool), len(data.labels))
-    else:
-        test, by_class = _spread(by_class, test_size)
-    validation, rest = _spread(by_class, validation_size)
-    train, _ = _spread(rest, train_size)
-    return Split(train.sort().values, validation.sort().values, test.sort().values)
+    return Split(train, validation, test)
 
 
-def _spread(ordered: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """`size` evenly spaced entries of `ordered`, and the others."""
-    place = torch.arange(len(ordered) + 1) * size // len(ordered)
-    taken = place[1:] > place[:-1]
-    return ordered[taken], ordered[~taken]
+def _shares(classes: Tensor, sizes: Tensor) -> Tensor:
+    """Images of each class in each part `(class, part)`: proportions, rounded down or up.
+
+    What rounding down leaves of a class goes to the parts that lack most, one image each; such a table
+    with the right sums always exists (Gale 1957, Ryser 1957).
+    """
+    counts = classes.unsqueeze(1) * sizes // sizes.sum()
+    for k, missing in enumerate((classes - counts.sum(1)).tolist()):
+        lacking = (sizes - counts.sum(0)).argsort(descending=True, stable=True)
+        counts[k, lacking[:missing]] += 1
+    return counts

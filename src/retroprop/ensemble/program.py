@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from retroprop.ensemble.trial_data import keyed_modules
 from retroprop.errors import RetropropError
 from retroprop.fix import Recipe
 from retroprop.optim.rule import Hyper, State, Tensors
-from retroprop.stacking.dispatch import Members, members_of, original_name, stack
+from retroprop.stacking.dispatch import Members, members_of, original_name, same_make, stack
 
 
 @dataclass
@@ -73,6 +73,15 @@ class Program:
                 values = [recipes[k].rule.hyper()[field] for k in self.owners[name]]
                 tensors[name] = parameter.new_tensor(values).view(-1, *[1] * (parameter.ndim - 1))
         return hyper
+
+    def same_make(self, other: "Program") -> bool:
+        """Whether one compiled step serves both: they differ in tensors and hyper-parameters alone."""
+        mine, theirs = (replace(one.rule, **dict.fromkeys(one.rule.hyper(), 0.0)) for one in (self, other))
+        return (
+            (self.loss, self.reduction, self.owners) == (other.loss, other.reduction, other.owners)
+            and mine == theirs
+            and same_make(self.network, other.network)
+        )
 
     def start(self) -> Carried:
         """Everything before the first step."""

@@ -40,7 +40,7 @@ class MLP(nn.Module):
         super().__init__()
         units = parse_sizes(sizes)
         self.direct_links = direct_links
-        self.hidden = nn.ModuleList(HiddenLayer(a, b) for a, b in itertools.pairwise(units))
+        self.hidden = nn.ModuleList(HiddenLayer(a, b) for a, b in itertools.pairwise(units[:-1]))
         into_output = units[-2] + (units[0] if direct_links and len(units) > 2 else 0)
         self.output = OutputLayer(into_output, units[-1])
         with torch.no_grad():

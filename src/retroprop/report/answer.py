@@ -40,7 +40,7 @@ def answer(results: Results, effects: Sequence[Effect], misleading: Sequence[Mis
         why = indicative[0].claim.removeprefix("indicative: ")
         return f"There is no verdict yet, only indicative estimates: {why}."
     parts = [part for part in _parts(results, judged, kind) if part]
-    parts += _caution(results, [row for row in misleading if _is_claimed(judged, row)])
+    parts += _caution(results, judged, misleading)
     return f"On {plural(seeds, 'fresh seed')}, {'; '.join(parts)}."
 
 
@@ -76,23 +76,17 @@ def _moved(
     return f"{names(rows)} each {more} test accuracy, by {sizes} points{tail}"
 
 
-def _is_claimed(judged: Sequence[Effect], row: MisleadingMainEffect) -> bool:
-    return any(e.claim in {HELPS, HURTS} and (e.factor, e.level) == (row.factor, row.level) for e in judged)
-
-
-def _caution(results: Results, misleading: Sequence[MisleadingMainEffect]) -> list[str]:
+def _caution(
+    results: Results, judged: Sequence[Effect], misleading: Sequence[MisleadingMainEffect]
+) -> list[str]:
     """A clause where claimed main effects must not be read alone."""
-    names = list(dict.fromkeys(level_name(results.factors, row.factor, row.level) for row in misleading))
+    claimed = [(e.factor, e.level) for e in judged if e.claim in {HELPS, HURTS}]
+    caught = {(row.factor, row.level) for row in misleading}
+    names = [level_name(results.factors, *own) for own in claimed if own in caught]
     if not names:
         return []
     if len(names) == 1:
-        clause = (
-            f"but the number for {names[0]} misleads when read alone, because an interaction with "
-            "another factor is as large"
-        )
-    else:
-        clause = (
-            f"but the numbers for {joined(names)} mislead when read alone, because interactions "
-            "between the factors are as large"
-        )
-    return [clause]
+        return [f"but the number for {names[0]} misleads when read alone: an interaction is as large"]
+    if len(names) == len(claimed):
+        return ["but each of these numbers misleads when read alone: an interaction is as large"]
+    return [f"but those of {joined(names)} mislead when read alone: an interaction is as large"]

@@ -87,7 +87,8 @@ def single_arms(results: Results) -> list[int]:
         for i, arm in enumerate(results.arms)
         if not arm.reference and sum(level > 0 for level in arm.levels) == 1
     ]
-    return sorted(singles, key=lambda i: tuple(-level for level in results.arms[i].levels))
+    # The factor first: the place of the one level that is not 0; then that level.
+    return sorted(singles, key=lambda i: _axis_and_level(results.arms[i].levels))
 
 
 def shown_arms(results: Results) -> list[int]:
@@ -98,6 +99,10 @@ def shown_arms(results: Results) -> list[int]:
     found.append(all_on_arm(results))
     found += [i for i, arm in enumerate(results.arms) if arm.reference]
     return list(dict.fromkeys(i for i in found if i is not None))
+
+
+def _axis_and_level(levels: tuple[int, ...]) -> tuple[int, int]:
+    return next((axis, level) for axis, level in enumerate(levels) if level)
 
 
 def _find(results: Results, levels: tuple[int, ...]) -> int | None:

@@ -1,5 +1,6 @@
 """How much of the error signal reaches each layer, from the gradient norms of the first step."""
 
+import re
 from dataclasses import dataclass
 from typing import final
 
@@ -52,7 +53,7 @@ def gradient_flow(results: Results) -> GradientFlow:
             names.update(dict.fromkeys(trial.gradient_first))
     outputs = [name for name in names if name.startswith("output")]
     output = outputs[-1] if outputs else next(reversed(names), "")
-    layers = [name for name in names if name != output] + [output] * bool(names)
+    layers = [name for name in _in_order(list(names)) if name != output] + [output] * bool(names)
     ratio = np.full((len(arms), len(layers)), np.nan)
     for row, arm in enumerate(arms):
         for column, layer in enumerate(layers):
@@ -64,6 +65,21 @@ def vanishing(results: Results, flow: GradientFlow) -> float:
     """The baseline's first-layer share where the gradient has vanished there, else nan."""
     share = flow.first(baseline_arm(results))
     return share if share < VANISHED else float("nan")
+
+
+def _in_order(names: list[str]) -> list[str]:
+    """Names as they first appear, but those that differ in a number only by that number.
+
+    A store may hold them sorted as text, with hidden.10 before hidden.2.
+    """
+    patterns = list(dict.fromkeys(re.sub(r"\d+", "#", name) for name in names))
+    return sorted(
+        names,
+        key=lambda name: (
+            patterns.index(re.sub(r"\d+", "#", name)),
+            [int(number) for number in re.findall(r"\d+", name)],
+        ),
+    )
 
 
 def _mean_ratio(results: Results, arm: int, layer: str, output: str) -> float:

@@ -104,7 +104,7 @@ def gradient_picture(summary: Summary) -> Picture | None:
     caption = (
         "Norm of the error's gradient in each weight matrix at the first training step, divided by "
         "the output layer's. The scale is logarithmic: a line that falls to the left is an error "
-        "signal that fades on its way back. A flat line reaches all layers."
+        "signal that fades on its way back. A flat line is a signal that reaches all layers."
     )
     if base is not None:
         caption += f" The dashed grey line is {_named(summary.results, base)}."
@@ -115,7 +115,13 @@ def gap_picture(summary: Summary) -> Picture | None:
     """Train minus test accuracy by arm."""
     rows = [row for arm in shown_arms(summary.results) if (row := summary.row(arm))]
     estimates = tuple(
-        Estimate(arm_name(row), 100 * row.gap.mean, 100 * row.gap.low, 100 * row.gap.high, "plain")
+        Estimate(
+            _panel_name(summary, row.index),
+            100 * row.gap.mean,
+            100 * row.gap.low,
+            100 * row.gap.high,
+            "plain",
+        )
         for row in rows
     )
     svg = forest(
@@ -150,7 +156,7 @@ def hinton_pictures(summary: Summary) -> list[Picture]:
             f"{label}: {units_shown(w)} of {len(w)} units, seed {seed}, largest weight {np.abs(w).max():.2f}",
         )
         for place, (arm, w) in enumerate(weights.items())
-        for label in [results.arms[arm].label]
+        for label in [_panel_name(summary, arm)]
     ]
 
 

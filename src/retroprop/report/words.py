@@ -94,7 +94,12 @@ def effect_name(factors: Sequence[Factor], effect: Effect) -> str:
 
 
 def claim_words(effect: Effect) -> str:
-    """A claim for a reader: what helps in an interaction is that two together exceed their sum."""
+    """A claim in a table: two that help in an interaction are together worth more than their sum.
+
+    Why a verdict is only indicative is the same for all rows; the answer of the report says it.
+    """
+    if effect.claim.startswith("indicative"):
+        return "indicative"
     if effect.kind != "interaction":
         return effect.claim
     words = {HELPS: "more than the sum", HURTS: "less than the sum"}
@@ -102,7 +107,7 @@ def claim_words(effect: Effect) -> str:
 
 
 def one_in(ratio: float) -> str:
-    """A ratio in words: `1/240`, `0.8 times`."""
+    """A ratio as a reader says it: `1/240`, or `0.8` where it is not small."""
     if not math.isfinite(ratio) or ratio <= 0:
         return NOTHING
-    return f"1/{1 / ratio:,.0f}" if ratio < 0.5 else f"{ratio:.2g} times"
+    return f"1/{1 / ratio:,.0f}" if ratio < 0.5 else f"{ratio:.2g}"

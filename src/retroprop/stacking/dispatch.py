@@ -78,6 +78,13 @@ def _same_kind(a: nn.Module, b: nn.Module) -> bool:
     return shapes[0] == shapes[1] and plain[0] == plain[1]
 
 
+def same_make(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two modules compute the same function of their parameters, buffers and inputs."""
+    return _same_kind(a, b) and all(
+        same_make(a.get_submodule(name), b.get_submodule(name)) for name in a._modules
+    )
+
+
 def stack(modules: Sequence[nn.Module], members: Members | None = None) -> nn.Module:
     """One module that runs all of them.
 

@@ -58,7 +58,7 @@ def panels(found: Sequence[Panel], scale: Scale, *, name: str, title: str) -> st
         return ""
     columns = min(2, len(found))
     rows = -(-len(found) // columns)
-    figure = new_figure(0.5 + 1.5 * rows)
+    figure = new_figure(0.5 + 1.3 * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, found, strict=False):
         plain_axes(axes, grid="y")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 6.4
+WIDTH = 5.2
 """Of every figure, in inches of 72 units; a page scales it."""
 
 # Drawn in these, written as the page's variables: a picture follows dark mode and print.
@@ -27,7 +27,7 @@ _VARIABLES = {
     HURTS: "hurts",
     ACCENT: "accent",
 }
-_LONGEST = 44
+_LONGEST = 36
 
 
 def new_figure(height: float) -> "Figure":

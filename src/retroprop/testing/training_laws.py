@@ -1,0 +1,213 @@
+"""Laws of how a network trains once a fix is on it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from retroprop.errors import NoTwin
+from retroprop.fix import Fix, Recipe, apply
+from retroprop.networks.mlp import MLP
+from retroprop.optim.rule import Tensors
+from retroprop.optim.rule_1986 import Rule1986
+from retroprop.randomness import Seed
+from retroprop.testing.law import (
+    baseline,
+    company,
+    equal_tensors,
+    gradients_of,
+    law,
+    minibatch,
+    put_on,
+    require,
+)
+
+if TYPE_CHECKING:
+    from retroprop.ensemble.loop import Loop
+    from retroprop.ensemble.program import Carried, Program
+    from retroprop.ensemble.trial_data import SeedData
+
+
+@law(8, "a finite gradient to every trainable parameter")
+def finite_gradients(fix: Fix) -> None:
+    """A step trains every parameter, and its update is finite and keeps shapes."""
+    recipe = put_on(fix).recipe
+    x, t = minibatch()
+    _, gradients = gradients_of(recipe, x, t)
+    for name, gradient in gradients.items():
+        require(bool(torch.isfinite(gradient).all()), f"the gradient of {name} is not finite")
+    start = {n: p.detach().clone() for n, p in recipe.network.named_parameters()}
+    start = {n: p for n, p in start.items() if n in gradients}
+    hyper = {
+        field: {n: p.new_tensor(value) for n, p in start.items()}
+        for field, value in recipe.rule.hyper().items()
+    }
+    changed, _ = recipe.rule.step(start, lambda _: gradients, recipe.rule.start(start), hyper)
+    for name, parameter in start.items():
+        fits = changed[name].shape == parameter.shape and changed[name].dtype == parameter.dtype
+        require(fits, f"the rule gives {name} another shape or dtype")
+        require(bool(torch.isfinite(changed[name]).all()), f"the rule gives {name} no finite value")
+
+
+@law(11, "rebuild, then load_state_dict: equal outputs")
+def state_is_whole(fix: Fix) -> None:
+    """All that training changes is in the state dict of the network."""
+    recipe = put_on(fix).recipe
+    x, t = minibatch()
+    _, gradients = gradients_of(recipe, x, t)
+    with torch.no_grad():
+        for name, gradient in gradients.items():
+            recipe.network.get_parameter(name).sub_(gradient)
+    rebuilt = put_on(fix, baseline(seed=1), seed=1).network
+    rebuilt.load_state_dict(recipe.network.state_dict())
+    one, other = recipe.network.eval()(x), rebuilt.eval()(x)
+    require(torch.equal(one, other), "the rebuilt network gives other outputs")
+
+
+@law(12, "a neutral setting is the identity")
+def neutral(fix: Fix) -> None:
+    """At its declared neutral setting a fix changes no bit of outputs, gradients and updates."""
+    if fix.neutral is None:
+        return
+    x, t = minibatch()
+    plain = apply(baseline(), company(fix)[:-1], example=x).recipe
+    output, gradients = gradients_of(plain, x, t)
+    fixed = put_on(replace(fix, **fix.neutral)).recipe
+    same_output, same_gradients = gradients_of(fixed, x, t)
+    require(torch.equal(output, same_output), f"outputs differ at {fix.neutral}")
+    require(equal_tensors(gradients, same_gradients), f"gradients differ at {fix.neutral}")
+    require(fixed.rule == plain.rule, f"the update rule differs at {fix.neutral}")
+
+
+@law(14, "fused equals alone")
+def fused(fix: Fix) -> None:
+    """Trained in a group or alone, a trial gives the same numbers.
+
+    Arms with and without the fix, at two rates and two seeds, on the digits: 50 steps in float64, then
+    float32 step by step from equal states. A fix whose modules have no twin is trained alone anyway.
+    """
+    try:
+        fused_float64(fix)
+        fused_float32(fix)
+    except NoTwin:
+        return
+
+
+@dataclass
+class _Member:
+    recipe: Recipe
+    seed: Seed
+
+
+def _groups(fix: Fix, dtype: torch.dtype) -> list[list[_Member]]:
+    """Members by what a group shares; each has a recipe of its own."""
+    groups: dict[tuple[object, ...], list[_Member]] = {}
+    for fixes in ([], company(fix)):
+        for seed in (0, 1):
+            for share in (0.5, 1.0):
+                network = MLP("64-16-16-10", seed=seed).to(dtype)
+                recipe = apply(Recipe(network, rule=Rule1986(0.05)), fixes, seed=seed).recipe
+                rule = replace(recipe.rule, rate=recipe.rule.rate * share)
+                kind = (recipe.loss, type(rule), recipe.reduction)
+                groups.setdefault(kind, []).append(_Member(replace(recipe, rule=rule), seed))
+    return list(groups.values())
+
+
+def _data(dtype: torch.dtype) -> "dict[Seed, SeedData]":
+    from retroprop.data.sources import load
+    from retroprop.ensemble.trial_data import SeedData
+
+    return {seed: SeedData.of(load("digits"), seed, dtype, torch.device("cpu")) for seed in (0, 1)}
+
+
+def fused_float64(fix: Fix) -> None:
+    """Final tensors after 50 steps agree to 1e-10.
+
+    Raises:
+        LawBroken: when they do not.
+        NoTwin: when the network cannot be stacked.
+    """
+    from retroprop.ensemble.engine import Engine
+    from retroprop.ensemble.loop import train
+    from retroprop.ensemble.trial_data import Schedule
+
+    data, schedule = _data(torch.float64), Schedule(epochs=1, batch=23)
+    for members in _groups(fix, torch.float64):
+        alone = [train(copy.deepcopy(one.recipe), data[one.seed], schedule, test=False) for one in members]
+        together = Engine().train(
+            [one.recipe for one in members],
+            [one.seed for one in members],
+            data,
+            schedule,
+            test=False,
+            compiled=False,
+        )
+        for one, other in zip(alone, together.outcomes, strict=True):
+            require(one.steps == other.steps == 50, f"{one.steps} and {other.steps} steps of 50")
+            _agree(other.tensors, one.tensors, 1e-10, "after 50 steps in float64")
+
+
+def _agree(fused: Tensors, alone: Tensors, tolerance: float, when: str) -> None:
+    require(fused.keys() == alone.keys(), f"{when} the names of tensors differ")
+    for name, tensor in alone.items():
+        gap = (fused[name] - tensor).abs().max().double()
+        worst = float(gap / tensor.abs().max().double().clamp(min=1e-3))
+        require(worst <= tolerance, f"{when} {name} differs by {worst:.1e}, relative to its size")
+
+
+def fused_float32(fix: Fix, steps: int = 8) -> None:
+    """Every step from equal states agrees to 1e-5, relative to each tensor's size.
+
+    Raises:
+        LawBroken: when one does not.
+        NoTwin: when the network cannot be stacked.
+    """
+    from retroprop.ensemble.loop import Loop
+    from retroprop.ensemble.program import Carried, Program
+    from retroprop.ensemble.trial_data import Schedule
+    from retroprop.stacking.dispatch import member_tensors
+
+    data, schedule = _data(torch.float32), Schedule(epochs=1, batch=32)
+    for members in _groups(fix, torch.float32):
+        loops = [Loop(copy.deepcopy(m.recipe), data[m.seed], schedule) for m in members]
+        program = Program([one.recipe for one in members])
+        carried = program.start()
+        orders = [loop.minibatches(0)[:steps] for loop in loops]
+        for i in range(steps):
+            x, t, noise = _stacked(program, [order[i] for order in orders])
+            parameters, buffers, state, alive, _ = program.step(
+                carried.parameters, carried.buffers, carried.state, carried.alive, x, t, noise, program.hyper
+            )
+            carried = Carried(parameters, buffers, state, alive, carried.steps + alive)
+            for k, loop in enumerate(loops):
+                loop.step(*orders[k][i])
+                fused = member_tensors({**parameters, **buffers}, program.owners, k)
+                alone = {name: tensor.detach() for name, tensor in loop.network.state_dict().items()}
+                _agree(fused, alone, 1e-5, f"after step {i + 1} in float32")
+                _take_over(loop, fused, carried, program, k)
+
+
+def _stacked(
+    program: "Program", batches: Sequence[tuple[Tensor, Tensor, Tensors]]
+) -> tuple[Tensor, Tensor, Tensors]:
+    """One minibatch of every member as the program takes it, the batch last."""
+    x, t = (torch.stack([batch[i].movedim(0, -1) for batch in batches]) for i in (0, 1))  # type: ignore[union-attr]
+    noise = {
+        name: torch.stack([batches[k][2][path].movedim(0, -1) for k in members])
+        for name, (path, members) in program.noisy.items()
+    }
+    return x, t, noise
+
+
+def _take_over(loop: "Loop", tensors: Tensors, carried: "Carried", program: "Program", k: int) -> None:
+    """Give a loop the state that the program has for member k."""
+    from retroprop.stacking.dispatch import member_tensors
+
+    loop.network.load_state_dict(tensors)
+    loop.state = {
+        slot: {name: one.clone() for name, one in member_tensors(held, program.owners, k).items()}
+        for slot, held in carried.state.items()
+    }
