@@ -98,9 +98,7 @@ def test_a_module_at_a_hidden_and_the_output_place_is_split():
 
 @pytest.mark.parametrize("fix", [RELU, DROPOUT, ENTROPY], ids=lambda fix: fix.name)
 def test_one_path_that_is_hidden_and_output_is_an_error_that_names_both(fix: Fix):
-    with pytest.raises(
-        RetropropError, match=r"'act'.*layer '(first|second)'.*layer '(first|second)'"
-    ):
+    with pytest.raises(RetropropError, match=r"'act'.*layer '(first|second)'.*layer '(first|second)'"):
         apply(Recipe(zoo.OneActivation()), fix, example=torch.randn(2, 8))
 
 
@@ -186,9 +184,7 @@ def test_a_bare_linear_layer_is_all_output():
 def test_nothing_matched_names_what_was_looked_for(fix: Fix):
     if fix.name in ("adam", "cross_entropy", "he_init"):
         pytest.skip("changes the recipe or every network")
-    with pytest.raises(
-        NothingMatched, match=f"{fix.name} looked for (linear|norm|activation|dropout|skip)"
-    ):
+    with pytest.raises(NothingMatched, match=rf"{fix.name} looked for (linear|norm|activation|dropout|skip)"):
         apply(MLP("8-4"), fix)
 
 
@@ -201,7 +197,8 @@ def test_every_fix_on_every_network_trains_or_says_why_not(fix: Fix, name: str):
     try:
         fixed = apply(Recipe(network), fix, example=x)
     except NothingMatched as error:
-        assert fix.name in str(error)
+        if fix.name not in str(error):
+            raise
         return
     finally:
         assert torch.equal(state, torch.get_rng_state())
@@ -227,7 +224,7 @@ def test_a_guess_that_fails_asks_for_an_example():
         apply(odd, HE)
     with pytest.raises(RetropropError, match=r"the example batch .*\(2, 9\)"):
         apply(zoo.sequential(), RELU, example=torch.randn(2, 9))
-    with pytest.raises(RetropropError, match="no nn.Linear and no convolution"):
+    with pytest.raises(RetropropError, match=r"no nn\.Linear and no convolution"):
         apply(nn.Sequential(nn.Sigmoid()), RELU, example=torch.randn(2, 9))
 
 
@@ -260,7 +257,7 @@ def test_new_modules_start_from_the_seed_and_the_site_alone():
 @pytest.mark.filterwarnings("ignore")
 def test_wrapped_networks_are_refused():
     compiled = torch.compile(zoo.sequential())
-    with pytest.raises(RetropropError, match="OptimizedModule was given.*then call torch.compile"):
+    with pytest.raises(RetropropError, match=r"OptimizedModule was given.*then call torch.compile"):
         apply(compiled, RELU)
     with pytest.raises(RetropropError, match="The module at '0' is a OptimizedModule"):
         apply(nn.Sequential(compiled, nn.Linear(4, 4)), RELU)
@@ -290,7 +287,7 @@ def test_twice_and_clashes_are_errors():
         apply(zoo.sequential(), [RELU, TANH])
     with pytest.raises(Conflict):
         apply(once, TANH)
-    with pytest.raises(RetropropError, match="retroprop.Recipe"):
+    with pytest.raises(RetropropError, match=r"retroprop\.Recipe"):
         apply(once, ENTROPY)
     with pytest.raises(RetropropError, match="fix instance, such as ReLU"):
         apply(once, [fixes.get("relu")])

@@ -114,11 +114,20 @@ class Surgeon:
             if (output or not layer.output) and self._reachable(layer, role)
         ]
 
-    def fill(self, role: Role, factory: Callable[[Site], nn.Module | None]) -> None:
+    def fill(
+        self,
+        role: Role,
+        factory: Callable[[Site], nn.Module | None],
+        *,
+        replace: bool | None = None,
+    ) -> None:
         """Put what `factory` makes at every site of a role in the hidden layers.
 
-        Activations and linear layers are replaced; norm, dropout and skip slots are filled where
-        they are empty. A factory gives None for a site that it leaves alone.
+        Args:
+            role: of the sites.
+            factory: gives the module for a site, or None for a site that it leaves alone.
+            replace: whether filled sites are replaced too; by default activations and linear layers are,
+                while norm, dropout and skip slots are filled where they are empty.
 
         Raises:
             NothingMatched: when no site was changed, or activations are out of surgery's reach.
@@ -126,7 +135,7 @@ class Surgeon:
         """
         if role == "activation":
             self._refuse_functional()
-        replaces = role in ("activation", "linear")
+        replaces = role in ("activation", "linear") if replace is None else replace
         made: list[tuple[nn.Module | None, nn.Module]] = []
         start = len(self.edits)
         for layer in self.anatomy.layers:

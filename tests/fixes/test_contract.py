@@ -15,9 +15,7 @@ SETTINGS = {
     "dropout": [{}, {"p": 0.2}],
     "sparse_backprop": [{}, {"keep": 3}, {"keep": 0.5, "per": "example"}],
 }
-CASES = [
-    fixes.get(name)(**settings) for name in fixes.names() for settings in SETTINGS.get(name, [{}])
-]
+CASES = [fixes.get(name)(**settings) for name in fixes.names() for settings in SETTINGS.get(name, [{}])]
 
 
 def shown(fix: Fix) -> str:

@@ -1,12 +1,12 @@
 """Trains a stacked group of networks on a fixed table of patterns, as the experiments of 1986 did."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from retroprop.ensemble.planner import has_compiler
 from retroprop.ensemble.program import Carried, Program
 from retroprop.fix import Recipe
 from retroprop.stacking.dispatch import member_tensors
@@ -42,11 +42,6 @@ class TableRun:
             f"{len(took)} of {len(self.solved_at)} solved, median {took[len(took) // 2]} sweeps "
             f"[{took[0]} to {took[-1]}]"
         )
-
-
-def has_compiler() -> bool:
-    """Whether torch.compile finds a C++ compiler."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
 def train_on_table(

@@ -35,9 +35,7 @@ def error(weights: Arrays, inputs: np.ndarray, d: np.ndarray, direct_links: bool
     return float(0.5 * np.sum((activities(weights, inputs, direct_links)[-1] - d) ** 2))
 
 
-def gradient(
-    weights: Arrays, inputs: np.ndarray, d: np.ndarray, direct_links: bool = False
-) -> Arrays:
+def gradient(weights: Arrays, inputs: np.ndarray, d: np.ndarray, direct_links: bool = False) -> Arrays:
     """The derivative of the error by every weight, accumulated over all cases."""
     received = activities(weights, inputs, direct_links)
     found: Arrays = {}

@@ -161,9 +161,7 @@ def test_changing_rate_is_eq_9_and_not_sgd():
 
 def test_start_is_uniform_and_keyed_by_seed_and_name():
     wide, again, other = MLP("64-50-10", seed=1), MLP("64-50-10", seed=1), MLP("64-50-10", seed=2)
-    for (name, p), q, r in zip(
-        wide.named_parameters(), again.parameters(), other.parameters(), strict=True
-    ):
+    for (name, p), q, r in zip(wide.named_parameters(), again.parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q), name
         assert not torch.equal(p, r), name
         assert float(p.detach().abs().max()) <= 0.3, name
@@ -172,6 +170,12 @@ def test_start_is_uniform_and_keyed_by_seed_and_name():
     assert float(drawn.std()) == pytest.approx(0.6 / 12**0.5, rel=0.05)
     deeper = MLP("64-50-20-10", seed=1)
     assert torch.equal(drawn, deeper.hidden[0].linear.weight.detach())
+
+
+def test_making_a_network_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    MLP("8-4-2")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_images_are_flattened():

@@ -15,9 +15,7 @@ RULES: list[list[Rule]] = [
 ]
 TORCHS = [
     lambda rule, p: torch.optim.SGD(p, lr=rule.rate, momentum=rule.momentum),
-    lambda rule, p: torch.optim.Adam(
-        p, lr=rule.rate, betas=(rule.beta1, rule.beta2), eps=rule.epsilon
-    ),
+    lambda rule, p: torch.optim.Adam(p, lr=rule.rate, betas=(rule.beta1, rule.beta2), eps=rule.epsilon),
 ]
 KINDS = pytest.mark.parametrize("kind", [0, 1], ids=["1986", "adam"])
 
@@ -25,8 +23,7 @@ KINDS = pytest.mark.parametrize("kind", [0, 1], ids=["1986", "adam"])
 def drawn(seed: int) -> Tensors:
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randn(shape, generator=generator, dtype=torch.float64)
-        for name, shape in SHAPES.items()
+        name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in SHAPES.items()
     }
 
 

@@ -191,7 +191,7 @@ def test_a_folder_without_a_study(tmp_path):
         ({"batch": 5000}, "at most 1152"),
         ({"memory": 1e-6}, "Give more with --memory"),
         ({"data": "digit"}, "Did you mean 'digits'"),
-        ({"factors": ["residual"]}, "looked for a skip site"),
+        ({"factors": ["residual"]}, "looked for skip sites"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_the_first_step(tmp_path, changes, words):

@@ -39,6 +39,8 @@ def run(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[Study, bool]:
     given = with_underscores(arguments)
+    printed = "--print_config" in given
+    given = [argument for argument in given if argument != "--print_config"]
     file = next((a for a in given[:1] if not a.startswith("-")), None)
     base = Study.load(file) if file else Study()
     parser = Parser(
@@ -46,14 +48,13 @@ def _parse(arguments: list[str]) -> tuple[Study, bool]:
         usage="retroprop ablate [STUDY.yaml] [--KEY VALUE ...] [--dry-run] [--print_config]",
         description="Train an ablation study and write its report. Without STUDY.yaml it is the default "
         "study: five fixes to the 1986 network, on built-in digits. Each key of a study file is a flag too; "
-        "lists are written [relu, batch_norm].",
+        "lists are written [relu, batch_norm]. --print_config prints the study as YAML and stops.",
     )
-    parser.add_argument("--print_config", action="store_true", help="print the study as YAML and stop")
     parser.add_argument("--dry_run", action="store_true", help="print the plan and stop")
     parser.add_class_arguments(Study, None)
     parser.set_defaults(base.settings())
     values: dict[str, Any] = parser.parse_args(given[1:] if file else given).as_dict()
-    printed, dry = values.pop("print_config"), values.pop("dry_run")
+    dry = values.pop("dry_run")
     study = Study.from_mapping(values)
     if printed:
         import yaml

@@ -27,6 +27,10 @@ class Schedule:
     epochs: int
     batch: int | None
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise RetropropError(f"epochs={self.epochs} was given; expected at least 1.")
+
 
 @dataclass(frozen=True)
 class SeedData:

@@ -40,9 +40,11 @@ class MLP(nn.Module):
         super().__init__()
         units = parse_sizes(sizes)
         self.direct_links = direct_links
-        self.hidden = nn.ModuleList(HiddenLayer(a, b) for a, b in itertools.pairwise(units[:-1]))
         into_output = units[-2] + (units[0] if direct_links and len(units) > 2 else 0)
-        self.output = OutputLayer(into_output, units[-1])
+        # torch starts every Linear from its global generator, which is the caller's.
+        with torch.random.fork_rng(devices=[]):
+            self.hidden = nn.ModuleList(HiddenLayer(a, b) for a, b in itertools.pairwise(units[:-1]))
+            self.output = OutputLayer(into_output, units[-1])
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 draw = uniforms(tuple(parameter.shape), seed, "start", name)

@@ -37,7 +37,7 @@ def answer(results: Results, effects: Sequence[Effect], misleading: Sequence[Mis
     seeds = judged[0].seeds
     indicative = [e for e in judged if e.claim.startswith("indicative")]
     if len(indicative) == len(judged):
-        why = indicative[0].claim.removeprefix("indicative: ")
+        why = indicative[0].claim.removeprefix("indicative: ").replace("needs", "a verdict needs")
         return f"There is no verdict yet, only indicative estimates: {why}."
     parts = [part for part in _parts(results, judged, kind) if part]
     parts += _caution(results, judged, misleading)
@@ -89,4 +89,4 @@ def _caution(
         return [f"but the number for {names[0]} misleads when read alone: an interaction is as large"]
     if len(names) == len(claimed):
         return ["but each of these numbers misleads when read alone: an interaction is as large"]
-    return [f"but those of {joined(names)} mislead when read alone: an interaction is as large"]
+    return [f"but the numbers for {joined(names)} mislead when read alone: an interaction is as large"]

@@ -7,7 +7,7 @@ from retroprop.report.arms import ArmRow
 from retroprop.report.choices import all_on_arm, baseline_arm
 from retroprop.report.estimates import family_kind
 from retroprop.report.summary import Summary
-from retroprop.report.tables import arm_name, test_range
+from retroprop.report.tables import arm_name
 from retroprop.report.words import (
     claim_words,
     effect_name,
@@ -73,7 +73,7 @@ def _print_arms(summary: Summary, console: "Console") -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("", justify="right")
     table.add_column("arm", overflow="fold")
-    for name in ("validation", "test", "95 % interval", "rate x"):
+    for name in ("validation", "test", "rate x"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("flags", overflow="fold")
     for place, row in shown:
@@ -82,7 +82,6 @@ def _print_arms(summary: Summary, console: "Console") -> None:
             Text(arm_name(row)),
             percent(row.validation),
             percent(row.test.mean),
-            test_range(row),
             short(row.multiplier),
             Text(", ".join(row.flags)),
         )

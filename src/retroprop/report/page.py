@@ -62,6 +62,7 @@ def _context(summary: Summary) -> dict[str, Any]:
         "misleading": facts.misleading_sentences(summary),
         "harm": facts.harm_sentences(summary),
         "arms": _arm_rows(summary),
+        "references": any(arm.reference for arm in results.arms),
         "seeds_differ": len({row.seeds for row in summary.arms}) > 1,
         "costs": _cost_rows(summary),
         "hinton": pictures.hinton_pictures(summary),

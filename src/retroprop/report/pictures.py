@@ -14,7 +14,6 @@ from retroprop.report.figures.forest import Estimate, Group, forest
 from retroprop.report.figures.hinton import hinton, units_shown
 from retroprop.report.figures.panels import Line, Panel, Scale, panels
 from retroprop.report.summary import Summary
-from retroprop.report.tables import arm_name
 from retroprop.report.words import KIND_TITLES, effect_name, one_in
 from retroprop.study.results import Results
 
@@ -35,10 +34,13 @@ def family_picture(summary: Summary) -> Picture | None:
     svg = _effects(summary, kinds, "effects", "Effects on test accuracy with 95 % intervals")
     caption = (
         "Each circle is the mean over the seeds, each bar its 95 % interval. Right of the line is "
-        "better. Filled circles are claims: blue above zero, orange below. Open ones are no claim. "
-        "An interaction says how much one effect changes when the other factor is switched on; "
-        "below zero, the two together are worth less than the sum of both."
+        "better. Filled circles are claims: blue above zero, orange below. Open ones are no claim."
     )
+    if summary.of_kind("interaction"):
+        caption += (
+            " An interaction says how much one effect changes when the other factor is switched on; "
+            "below zero, the two together are worth less than the sum of both."
+        )
     return Picture(svg, caption) if svg else None
 
 
@@ -225,8 +227,8 @@ def _other(lines: dict[int, Line], base: int | None, arm: int) -> Line | None:
 def _panel_name(summary: Summary, arm: int) -> str:
     if arm == all_on_arm(summary.results) and len(summary.results.factors) > 1:
         return "all on"
-    row = summary.row(arm)
-    return arm_name(row) if row else summary.results.arms[arm].label
+    found = summary.results.arms[arm]
+    return f"{found.label} (ref.)" if found.reference else found.label
 
 
 def _named(results: Results, arm: int) -> str:

@@ -102,6 +102,10 @@ def _notes(results: Results, arms: Sequence[ArmRow], found: Estimates) -> list[s
             f"{plural(total, 'reporting trial')} {verb} as chance "
             f"({100 * results.chance:.1f} %): in {joined([row.label for row in diverged])}."
         )
+    flags = Counter(flag for row in arms for flag in row.flags)
+    if flags:
+        counts = joined([f"{flag} ({plural(n, 'arm')})" for flag, n in flags.most_common()])
+        notes.append(f"Flagged arms are compared less fairly than the others: {counts}.")
     if found.looked:
         notes.append(
             f"An earlier look saw {plural(found.looked, 'reporting seed')}, and seeds were added "

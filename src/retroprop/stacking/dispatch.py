@@ -65,11 +65,12 @@ def _same_kind(a: nn.Module, b: nn.Module) -> bool:
     """Whether two modules differ in the values of parameters and buffers alone."""
     if type(a) is not type(b) or list(a._modules) != list(b._modules):
         return False
-    if type(a) in _containers:
-        return True
     shapes = [
-        [(name, tensor.shape, tensor.dtype) for name, tensor in module.named_parameters(recurse=False)]
-        + [(name, tensor.shape, tensor.dtype) for name, tensor in module.named_buffers(recurse=False)]
+        [
+            (name, tensor.shape, tensor.dtype, tensor.requires_grad)
+            for name, tensor in (*module._parameters.items(), *module._buffers.items())
+            if tensor is not None
+        ]
         for module in (a, b)
     ]
     plain = [
@@ -93,9 +94,12 @@ def stack(modules: Sequence[nn.Module], members: Members | None = None) -> nn.Mo
         members: which members of the group they are; all by default.
 
     Raises:
-        NoTwin: when a type at some path has no twin, or containers differ in their children.
+        NoTwin: when a type at some path has no twin, lists differ in length, a tensor is used twice, or
+            a module has a hook.
     """
-    members = tuple(range(len(modules))) if members is None else members
+    if members is None:
+        _refuse_shared(modules)
+        members = tuple(range(len(modules)))
     kinds: list[list[int]] = []
     for i, module in enumerate(modules):
         for kind in kinds:
@@ -106,17 +110,30 @@ def stack(modules: Sequence[nn.Module], members: Members | None = None) -> nn.Mo
             kinds.append([i])
     if len(kinds) == 1:
         return _stack_kind(modules, members)
+    if isinstance(modules[0], (nn.ModuleList, nn.ModuleDict)):
+        raise NoTwin(f"Networks with different numbers of modules in a {type(modules[0]).__name__}.")
     places = sorted(kinds)
     branches = [_stack_kind([modules[i] for i in kind], tuple(members[i] for i in kind)) for kind in places]
     choice = Choice(branches, places)
     if choice.by_mask:
-        for branch in branches:
-            branch.members = members  # type: ignore[assignment]
+        # Each branch runs all members, so its parts must be of that size, whoever fills the places.
+        filled = [[m if i in kind else modules[kind[0]] for i, m in enumerate(modules)] for kind in places]
+        choice = Choice([_stack_kind(kind, members) for kind in filled], places)
     return choice
+
+
+def _refuse_shared(modules: Sequence[nn.Module]) -> None:
+    for module in modules:
+        named = (module.named_parameters, module.named_buffers)
+        tensors = [t for walk in named for _, t in walk(remove_duplicate=False)]
+        if len({id(tensor) for tensor in tensors}) < len(tensors):
+            raise NoTwin(f"{type(module).__name__} uses a tensor twice; stacked, its copies would part.")
 
 
 def _stack_kind(modules: Sequence[nn.Module], members: Members) -> nn.Module:
     first = modules[0]
+    if any(_hooked(module) for module in modules):
+        raise NoTwin(f"{type(first).__name__} has a hook, which a stack would not call.")
     if type(first) not in _containers:
         # Exactly this type: a subclass may compute something else than the twin of its parent.
         exact = type(first) if type(first) in twin.registry else object
@@ -132,6 +149,17 @@ def _stack_kind(modules: Sequence[nn.Module], members: Members) -> nn.Module:
     if own:
         raise NoTwin(f"{type(first).__name__} holds tensors of its own; register a twin for it.")
     return shell
+
+
+def _hooked(module: nn.Module) -> bool:
+    return any(
+        (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+    )
 
 
 class Choice(nn.Module):

@@ -1,5 +1,6 @@
 """Twins of torch's own modules: x is `(member or 1, unit, batch)`."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -80,7 +81,7 @@ class SameForAll(Twin):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
+        self.module = copy.deepcopy(module)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """inputs: (member or 1, unit, batch) each -> the same."""

@@ -199,7 +199,9 @@ def _reference(spec: Any, network: str) -> Arm:
     from retroprop.fix import check_together
 
     fixes = check_together([build_fix(item) for item in spec.get("fixes", [])])
-    sizes = network.split("-")
+    from retroprop.networks.mlp import parse_sizes
+
+    sizes = [str(size) for size in parse_sizes(network)]
     kept = spec.get("hidden_layers", len(sizes) - 2)
     if not isinstance(kept, int) or not 0 <= kept <= len(sizes) - 2:
         raise RetropropError(

@@ -195,10 +195,12 @@ def _stacked(
 ) -> tuple[Tensor, Tensor, Tensors]:
     """One minibatch of every member as the program takes it, the batch last."""
     x, t = (torch.stack([batch[i].movedim(0, -1) for batch in batches]) for i in (0, 1))  # type: ignore[union-attr]
-    noise = {
-        name: torch.stack([batches[k][2][path].movedim(0, -1) for k in members])
-        for name, (path, members) in program.noisy.items()
-    }
+    noise = {}
+    for name, (path, members) in program.noisy.items():
+        # A member without this module takes no part in what its lane computes there.
+        spare = next(drawn[path] for _, _, drawn in batches if path in drawn)
+        own = [batches[k][2].get(path, spare) for k in members]
+        noise[name] = torch.stack([one.movedim(0, -1) for one in own])
     return x, t, noise
 
 

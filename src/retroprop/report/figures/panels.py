@@ -62,7 +62,7 @@ def panels(found: Sequence[Panel], scale: Scale, *, name: str, title: str) -> st
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, panel in zip(grid.flat, found, strict=False):
         plain_axes(axes, grid="y")
-        axes.set_title(clipped(panel.title), fontsize=9.5, color=INK, loc="left")
+        axes.set_title(clipped(panel.title, 30), fontsize=9.5, color=INK, loc="left")
         if panel.other is not None:
             _draw(axes, panel.other, MUTED, dashed=True)
         _draw(axes, panel.own, ACCENT, dashed=False)

@@ -27,7 +27,6 @@ _VARIABLES = {
     HURTS: "hurts",
     ACCENT: "accent",
 }
-_LONGEST = 36
 
 
 def new_figure(height: float) -> "Figure":
@@ -59,9 +58,9 @@ def plain_axes(axes: "Axes", *, grid: str = "") -> None:
     axes.set_axisbelow(True)
 
 
-def clipped(label: str) -> str:
+def clipped(label: str, longest: int = 36) -> str:
     """A label that a figure has room for; names come from users, so `$` is no mathematics."""
-    kept = label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"
+    kept = label if len(label) <= longest else label[: longest - 1] + "…"
     return kept.replace("$", r"\$")
 
 
