@@ -81,6 +81,30 @@ def test_a_module_that_torch_does_not_know_is_seen_to_be_an_activation():
     assert [type(module) for module in fixed] == [nn.Linear, zoo.Halve, nn.ReLU, nn.Linear]
 
 
+def test_a_second_activation_stands_for_itself():
+    network = nn.Sequential(
+        nn.Sigmoid(), nn.Linear(8, 8), nn.Tanh(), nn.ELU(), nn.Linear(8, 4), nn.Sigmoid(), nn.Tanh()
+    )
+    fixed = apply(network, [RELU, DROPOUT]).network
+    kinds = [type(m).__name__ for m in fixed.modules() if not isinstance(m, nn.Sequential)]
+    assert kinds == ["ReLU", "Linear", "ReLU", "KeyedDropout", "ReLU", "Linear", "Sigmoid", "Tanh"]
+
+
+def test_an_activation_inside_a_norm_is_found():
+    class NormAct(nn.BatchNorm1d):
+        def __init__(self) -> None:
+            super().__init__(8)
+            self.act = nn.SELU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.act(super().forward(x))
+
+    network = nn.Sequential(nn.Linear(8, 8), NormAct(), nn.Linear(8, 4))
+    (layer, _) = traced_layers(network, None).layers
+    assert layer.paths == {"linear": ("0",), "norm": ("1",), "activation": ("1.act",)}
+    assert not layer.loose_activation
+
+
 def test_a_shared_activation_is_replaced_at_both_places_by_one_module():
     fixed = apply(zoo.shared_activation(), RELU).network
     assert types(fixed, nn.ReLU) == ["1", "3"]
@@ -213,6 +237,22 @@ def test_every_fix_on_every_network_trains_or_says_why_not(fix: Fix, name: str):
 
 
 @pytest.mark.parametrize("name", [*zoo.VECTORS, *zoo.IMAGES])
+def test_what_is_wrapped_or_replaced_computes_what_it_did(name: str):
+    network, x = zoo.build(name), zoo.example(name)
+    fixed = network
+    for fix in (fixes.get("dropout")(p=0.0), fixes.get("sparse_backprop")(keep=1.0)):
+        fixed = apply(fixed, fix, example=x).network
+    outputs, slopes = [], []
+    for one in (network, fixed):
+        torch.manual_seed(0)
+        outputs.append(one(x))
+        parameters = [p for _, p in sorted((n.replace(".linear", ""), p) for n, p in one.named_parameters())]
+        slopes.append(torch.autograd.grad(outputs[-1].sum(), parameters))
+    assert torch.equal(*outputs)
+    assert all(torch.equal(a, b) for a, b in zip(*slopes, strict=True))
+
+
+@pytest.mark.parametrize("name", [*zoo.VECTORS, *zoo.IMAGES])
 def test_without_an_example_one_is_guessed(name: str):
     seen, guessed = (traced_layers(zoo.build(name), x).layers for x in (zoo.example(name), None))
     assert [layer.paths for layer in seen] == [layer.paths for layer in guessed]
@@ -291,7 +331,7 @@ def test_twice_and_clashes_are_errors():
         apply(once, ENTROPY)
     with pytest.raises(RetropropError, match="fix instance, such as ReLU"):
         apply(once, [fixes.get("relu")])
-    with pytest.raises(UnknownName, match="Unknown role 'nrom'. Did you mean 'norm'"):
+    with pytest.raises(UnknownName, match=r"Unknown role 'nrom'. Did you mean 'norm'"):
         Surgeon(zoo.sequential()).sites("nrom")
 
 

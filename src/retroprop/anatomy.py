@@ -26,6 +26,7 @@ class Layer:
     output: it gives the network's output.
     loose_activation: its activation is not fed by it directly, as behind the sum of a residual
         block.
+    channels_first: its units are the first dimension of its shape, as a convolution's, not the last.
     span: paths of neighbours in one `nn.Sequential` that are the whole layer, so that a skip can go
         around them.
     """
@@ -36,6 +37,7 @@ class Layer:
     shape: tuple[int, ...]
     output: bool = False
     loose_activation: bool = False
+    channels_first: bool = False
     shapes: dict[Role, tuple[int, ...]] = field(default_factory=dict)
     span: tuple[str, ...] = ()
 

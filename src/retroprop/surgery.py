@@ -25,6 +25,7 @@ class Site:
     name: the path before any fix, so that arms of one study name the same place alike.
     shape: at this place, without the batch dimension; in_shape: of the layer's input.
     module: what is there now; None when the place has to be made.
+    channels_first: the layer's units are the first dimension of `shape`, as a convolution's.
     """
 
     name: str
@@ -32,11 +33,12 @@ class Site:
     in_shape: tuple[int, ...]
     shape: tuple[int, ...]
     module: nn.Module | None
+    channels_first: bool = False
 
     @property
     def features(self) -> int:
         """Units of a linear layer, channels of a convolution."""
-        return self.shape[0] if len(self.shape) > 2 else self.shape[-1]
+        return self.shape[0 if self.channels_first else -1]
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,8 @@ class Surgeon:
     def _site(self, layer: Layer, role: Role) -> Site:
         paths = layer.paths.get(role, ())
         module = self.network.get_submodule(paths[0]) if paths else None
-        return Site(f"{layer.name}.{role}", role, layer.in_shape, layer.shape_at(role), module)
+        name, shape = f"{layer.name}.{role}", layer.shape_at(role)
+        return Site(name, role, layer.in_shape, shape, module, layer.channels_first)
 
     def _reachable(self, layer: Layer, role: Role) -> bool:
         """Whether the role has a module, or one can be wrapped around what the layer has."""

@@ -255,18 +255,21 @@ class _Reader:
         paths = self._paths(call)
         self.begun += 1
         self.last = len(self.found.layers)
-        self.found.layers.append(
-            Layer(paths[0], {"linear": paths}, call.in_shape, call.shape, self._at_output(self.last))
-        )
+        layer = Layer(paths[0], {"linear": paths}, call.in_shape, call.shape)
+        layer.output = self._at_output(self.last)
+        layer.channels_first = isinstance(call.module, _ConvNd)
+        self.found.layers.append(layer)
         self.origin[call.result] = self.last
 
     def _activation(self, call: _Call, home: int, loose: bool) -> None:
         paths = self._paths(call)
         if home < 0 or "activation" in self.found.layers[home].paths:
             # No layer to belong to, or that layer has one: it stands for itself.
-            output = home >= 0 and self._at_output(home)
-            home = len(self.found.layers)
-            self.found.layers.append(Layer(paths[0], {}, call.in_shape, call.shape, output))
+            own = Layer(paths[0], {}, call.in_shape, call.shape)
+            own.output = home >= 0 and self._at_output(home)
+            own.channels_first = home >= 0 and self.found.layers[home].channels_first
+            home, loose = len(self.found.layers), True
+            self.found.layers.append(own)
         layer = self.found.layers[home]
         layer.paths["activation"] = paths
         layer.shapes["activation"] = call.shape

@@ -127,4 +127,7 @@ def test_the_analysis_needs_no_torch_and_no_pandas():
                 imported.add(node.module)
     assert not {name for name in imported if name.split(".")[0] in {"torch", "pandas"}}
     ours = {name for name in imported if name.startswith("retroprop")}
-    assert all(n.startswith("retroprop.analysis") or n == "retroprop.errors" for n in ours)
+    assert all(
+        n.startswith("retroprop.analysis") or n in {"retroprop.errors", "retroprop.study.tuning"}
+        for n in ours
+    )

@@ -81,7 +81,9 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(capsys, monkeypatch,
 def test_print_config_is_a_study_file_with_flags_in_it(capsys, tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(SMALL)
-    code, said, _ = call(capsys, "ablate", str(file), "--tuning-seeds", "2", "--batch", "null", "--print_config")
+    code, said, _ = call(
+        capsys, "ablate", str(file), "--tuning-seeds", "2", "--batch", "null", "--print_config"
+    )
     assert code == 0
     given = yaml.safe_load(said)
     assert (given["tuning_seeds"], given["batch"], given["name"]) == (2, None, "small")

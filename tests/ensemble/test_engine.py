@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from retroprop.data.dataset import Dataset
-from retroprop.ensemble.engine import Engine
+from retroprop.ensemble.engine import Engine, GroupResult
 from retroprop.ensemble.loop import Loop, train
 from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.planner import has_compiler
@@ -255,18 +255,26 @@ def test_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def in_float32(engine: Engine, arms: Sequence[str], *, compiled: bool) -> GroupResult:
+    members = [(arm, seed) for arm in arms for seed in (0, 1)]
+    recipes = [recipe(arm, seed, dtype=torch.float32) for arm, seed in members]
+    seeds, data = [seed for _, seed in members], data_of([0, 1], torch.float32)
+    return engine.train(recipes, seeds, data, Schedule(2, 10), test=False, compiled=compiled)
+
+
 @pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler, and none is there")
 def test_compiled_equals_eager():
-    members = [(arm, 0.1, seed) for arm in ("baseline", "relu, batch norm", "dropout") for seed in (0, 1)]
-    schedule, data = Schedule(epochs=2, batch=10), data_of([0, 1], torch.float32)
-    results = []
-    for compiled in (False, True):
-        recipes = [recipe(arm, seed, rate, torch.float32) for arm, rate, seed in members]
-        seeds = [seed for *_, seed in members]
-        results.append(Engine().train(recipes, seeds, data, schedule, test=False, compiled=compiled))
-    assert results[1].compiled, f"fell back: {results[1].notes}"
-    for member, eager, fast in zip(members, results[0].outcomes, results[1].outcomes, strict=True):
-        assert_equal(fast, eager, 1e-4, member)
+    """Also for a second make in one process, and for a group that reuses the first one's step."""
+    engine, arms = Engine(), ["baseline", "relu, batch norm", "dropout"]
+    reused = []
+    for group in (arms, ["tanh", *arms[1:]], arms):
+        fast = in_float32(engine, group, compiled=True)
+        assert fast.compiled, f"{group} fell back: {fast.notes}"
+        reused.append(fast.compile_seconds == 0)
+        eager = in_float32(engine, group, compiled=False)
+        for k, (one, other) in enumerate(zip(fast.outcomes, eager.outcomes, strict=True)):
+            assert_equal(one, other, 1e-4, f"{group}, member {k}")
+    assert reused == [False, False, True], f"steps reused: {reused}"
 
 
 @pytest.mark.cuda

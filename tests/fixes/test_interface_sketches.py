@@ -19,8 +19,8 @@ from retroprop.fix import Fix, ModelFix, Paper, Recipe, Stage, apply
 from retroprop.networks.keyed import Keyed
 from retroprop.networks.mlp import MLP
 from retroprop.optim.rule import Gradient, Hyper, Rule, State, Tensors
-from retroprop.stacking.dispatch import twin
-from retroprop.stacking.twins import SameForAll, StackedLinear
+from retroprop.stacking.dispatch import Twin, twin
+from retroprop.stacking.twins import StackedLinear
 from retroprop.surgery import Site, Surgeon
 from retroprop.testing import LAWS
 from retroprop.testing.training_laws import fused_float32, fused_float64
@@ -182,6 +182,8 @@ class Ema(Fix):
 class Lsuv(ModelFix):
     """Weights are scaled layer by layer until outputs have variance 1 on an example batch."""
 
+    tries: int = 5
+
     name = "lsuv"
     paper = PAPER
     stage = Stage.INIT
@@ -191,10 +193,11 @@ class Lsuv(ModelFix):
         if surgeon.example is None:
             raise RetropropError("lsuv scales layers by what a batch does; pass example=...")
         for site in surgeon.sites("linear", output=True):
-            with torch.no_grad():
-                size = _output(network, site.module, surgeon.example).std()
-                site.module.get_parameter("weight").div_(size)
-            surgeon.note(f"{site.name}.weight", "linear", "started", f"scaled by {1 / size:.3g}")
+            for _ in range(self.tries):
+                with torch.no_grad():
+                    size = _output(network, site.module, surgeon.example).std()
+                    site.module.get_parameter("weight").div_(size)
+            surgeon.note(f"{site.name}.weight", "linear", "started", "scaled to variance 1")
         return network
 
 
@@ -273,14 +276,7 @@ class StochasticAdd(Keyed):
         return x + y * (noise.view(*noise.shape, *[1] * (y.ndim - noise.ndim)) >= self.p) / (1 - self.p)
 
 
-@twin.register(StochasticAdd)
-def _(first: StochasticAdd, modules: list[StochasticAdd]) -> nn.Module:
-    stacked = SameForAll(first)
-    del stacked.module
-    return _StackedStochasticAdd(first.p)
-
-
-class _StackedStochasticAdd(nn.Module):
+class StackedStochasticAdd(Twin):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
@@ -288,6 +284,11 @@ class _StackedStochasticAdd(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y * (self.noise >= self.p) / (1 - self.p) if self.training else x + y
+
+
+@twin.register(StochasticAdd)
+def _(first: StochasticAdd, modules: list[StochasticAdd]) -> nn.Module:
+    return StackedStochasticAdd(first.p)
 
 
 @final
@@ -325,7 +326,9 @@ def test_a_sketch_obeys_the_laws(law: str, fix: Fix):
     LAWS[law](fix)
 
 
-@pytest.mark.parametrize("fix", [MaxNorm(0.8), Sam(), WeightNorm(), StochasticDepth()], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "fix", [MaxNorm(0.8), Sam(), Lsuv(), WeightNorm(), StochasticDepth()], ids=lambda f: f.name
+)
 def test_a_sketch_trains_in_a_group_as_alone(fix: Fix):
     fused_float64(fix)
     fused_float32(fix)
@@ -348,7 +351,8 @@ def loop(*given: Fix, rate: float = 0.1, steps: int = 12) -> Loop:
 
 def test_max_norm_keeps_weights_short():
     def longest(one: Loop) -> float:
-        return max(float(p.norm(dim=1).max()) for p in one.parameters.values() if p.ndim == 2)
+        weights = [p.detach() for p in one.parameters.values() if p.ndim == 2]
+        return max(float(weight.norm(dim=1).max()) for weight in weights)
 
     assert longest(loop()) > 1.2
     assert longest(loop(MaxNorm(0.8))) == pytest.approx(0.8)
@@ -384,7 +388,6 @@ def test_ema_in_a_group_evaluates_as_alone():
     schedule, data = Schedule(2, 64), digits()
     recipe = apply(Recipe(MLP("64-16-10").double()), Ema(0.99)).recipe
     group = Engine().train([recipe], [0], {0: data}, schedule, test=False, compiled=False)
-    alone = loop(steps=0)
     alone = Loop(copy.deepcopy(recipe), data, schedule)
     alone.network.train()
     for epoch in range(2):
@@ -398,7 +401,7 @@ def test_lsuv_gives_outputs_of_variance_one_and_needs_a_batch():
     x = digits().train_x[:256].float()
     fixed = apply(MLP("64-16-16-10"), [Lsuv(), fixes.get("relu")()], example=x).network
     for layer in (*fixed.hidden, fixed.output):
-        assert float(_output(fixed, layer.linear, x).std()) == pytest.approx(1, abs=1e-4)
+        assert float(_output(fixed, layer.linear, x).detach().std()) == pytest.approx(1, abs=1e-4)
     with pytest.raises(RetropropError, match="pass example="):
         apply(MLP("64-16-10"), Lsuv())
 

@@ -10,7 +10,7 @@ from retroprop.optim.rule_1986 import Rule1986
 from tests.networks.pattern_table import TableRun, train_on_table
 
 PATTERNS = torch.tensor(list(itertools.product([0, 1], repeat=6)), dtype=torch.float64)
-TARGETS = (PATTERNS == PATTERNS.flip(1)).all(1, keepdim=True).double()
+TARGETS = PATTERNS.eq(PATTERNS.flip(1)).all(1, keepdim=True).double()
 SWEEPS = 20_000
 
 PAPERS, OTHER = (1.0, 2.0, 4.0), (1.0, 1.5, 2.0)
@@ -23,7 +23,7 @@ def smallest_signed_sum(code: tuple[float, ...]) -> float:
 
 
 def train(sizes: str, seeds: int, sweeps: int, *, compiled: bool) -> TableRun:
-    # float64: over 20,000 sweeps float32 would round away the last of the antisymmetry.
+    # float64, so that compiled and eager runs part late; float32 solved the same 99 seeds of 100.
     recipes = [
         Recipe(MLP(sizes, seed=seed).double(), rule=Rule1986(0.1, 0.9), reduction="sum")
         for seed in range(seeds)

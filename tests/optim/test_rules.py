@@ -81,14 +81,14 @@ def test_members_with_their_own_hyper_parameters_equal_each_alone(kind: int, see
     together, state = descended(rules[0], parameters, hyper, 25)
     for k, (rule, start) in enumerate(zip(rules, starts, strict=True)):
         one, one_state = alone(rule, start)
-        for name in SHAPES:
+        for name, shape in SHAPES.items():
             torch.testing.assert_close(
                 together[name][k], one[name], rtol=0, atol=1e-14, msg=f"member {k}, {name}"
             )
             for slot in state:
                 torch.testing.assert_close(
-                    state[slot][name][k].expand(SHAPES[name]),
-                    one_state[slot][name].expand(SHAPES[name]),
+                    state[slot][name][k].expand(shape),
+                    one_state[slot][name].expand(shape),
                     rtol=0,
                     atol=1e-14,
                     msg=f"member {k}, {name}, {slot}",

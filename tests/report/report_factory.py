@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from retroprop.analysis.tuning import choose_rate
 from retroprop.fixes import get
 from retroprop.study.design import Arm, Factor, build_arms, build_factor
 from retroprop.study.results import Results, TrialResult
+from retroprop.study.tuning import choose_rate
 
 CHANCE = 0.1017
 GRID = (0.1, 0.3, 1.0, 3.0, 10.0)

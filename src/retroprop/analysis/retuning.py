@@ -6,8 +6,8 @@ from scipy import stats
 
 from retroprop.analysis.contrasts import ROUNDING
 from retroprop.analysis.records import FloatArray
-from retroprop.analysis.tuning import choose_rate
 from retroprop.errors import RetropropError
+from retroprop.study.tuning import choose_rate
 
 DRAWS = 1_000
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from retroprop.analysis.contrasts import main_effects
 from retroprop.analysis.records import BoolArray, Factor, FloatArray
-from retroprop.analysis.tuning import choose_rate
+from retroprop.study.tuning import choose_rate
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], FloatArray]
 """Draws per-seed contrasts `(seeds, studies)` whose true mean is 0."""

@@ -26,10 +26,11 @@ def report_on(results: Results, console: Console) -> int:
     """Write all tables and the page, print the summary; 1 when a trial failed."""
     from retroprop.report.console import print_summary
     from retroprop.report.summary import summarise
-    from retroprop.report.write import write_report
+    from retroprop.report.write import write_summary
 
-    page = write_report(results)
-    print_summary(summarise(results), console)
+    summary = summarise(results)
+    page = write_summary(summary)
+    print_summary(summary, console)
     failed = sum(bool(trial.error) for trial in results.trials)
     if failed:
         console.print(f"{failed} trials failed; the same command tries them again.", style="red")

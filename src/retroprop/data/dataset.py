@@ -77,7 +77,7 @@ def split(data: Dataset, seed: Seed) -> Split:
     sizes = [train_size, validation_size, 0 if data.official_test else test_size]
     sizes.append(len(pool) - sum(sizes))
     shares = _shares(data.labels[pool].bincount(), torch.tensor(sizes))
-    pieces = by_class.split(shares.flatten().tolist())
+    pieces = torch.split(by_class, shares.flatten().tolist())
     train, validation, test = (torch.cat(pieces[i :: len(sizes)]).sort().values for i in range(3))
     if data.official_test:
         test = torch.arange(len(pool), len(data.labels))

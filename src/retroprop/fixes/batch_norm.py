@@ -48,7 +48,9 @@ class BatchNorm(ModelFix):
         return surgeon.network
 
     def _norm(self, site: Site) -> nn.Module | None:
-        kinds = {1: nn.BatchNorm1d, 3: nn.BatchNorm2d, 4: nn.BatchNorm3d}
-        kind = kinds.get(len(site.shape))
-        # Two dimensions are tokens by features: there a batch norm would mix positions.
+        if len(site.shape) == 1:
+            return nn.BatchNorm1d(site.features, eps=self.eps, momentum=self.momentum)
+        # A linear layer of tokens or pixels has none: it would mix positions.
+        kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm2d, 4: nn.BatchNorm3d}
+        kind = kinds.get(len(site.shape)) if site.channels_first else None
         return kind(site.features, eps=self.eps, momentum=self.momentum) if kind else None

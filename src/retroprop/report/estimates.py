@@ -14,6 +14,7 @@ from retroprop.analysis.effects import (
 )
 from retroprop.analysis.looks import withhold_after_looks
 from retroprop.analysis.records import Effect, Factor, FloatArray, ImageInterval
+from retroprop.analysis.retuning import tuning_variance
 from retroprop.report.choices import all_on_arm, baseline_arm
 from retroprop.study.results import Results, TrialResult
 
@@ -77,6 +78,30 @@ def test_of(trial: TrialResult, chance: float) -> float:
     return float("nan") if trial.test_accuracy is None else trial.test_accuracy
 
 
+def luck_of_tuning(results: Results) -> float:
+    """How much an arm would vary if it were tuned again, in squared points.
+
+    Args:
+        results: The study.
+
+    Returns:
+        0 where nothing was chosen, or where one tuning seed cannot show it.
+    """
+    arms = _design_arms(results)
+    validation, diverged = results.validation[arms], results.diverged[arms]
+    finished = ~np.isnan(validation).any(axis=(1, 2))
+    _, rates, seeds = validation.shape
+    if not finished.any() or rates < 2 or seeds < 2:
+        return 0.0
+    return tuning_variance(
+        validation[finished],
+        diverged[finished],
+        results.multipliers,
+        chance=results.chance,
+        generator=np.random.default_rng(SEED),
+    )
+
+
 def family_kind(results: Results) -> str:
     """The kind of effect that the answer is made of."""
     return results.design if _one_factor_design(results) else "main"
@@ -107,6 +132,7 @@ def _factorial(
         images=results.images,
         generator=np.random.default_rng(SEED),
         correct=correct,
+        tuning_variance=luck_of_tuning(results),
     )
     return effects, [] if correct is None else factorial_image_intervals(correct, factors)
 
@@ -131,6 +157,7 @@ def _contrasts(
         images=results.images,
         generator=np.random.default_rng(SEED),
         correct=correct,
+        tuning_variance=luck_of_tuning(results),
     )
     return effects, [] if correct is None else contrast_image_intervals(kind, *correct)
 

@@ -10,6 +10,7 @@ from retroprop.study.results import Look, Results, TrialResult
 from retroprop.study.store import Store
 from retroprop.study.study import Study
 from retroprop.study.trial import Trial, make_trial, recipe_of
+from retroprop.study.tuning import choose_rate
 
 _NAN = float("nan")
 
@@ -29,15 +30,13 @@ def tuning_grid(study: Study, store: Store) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chosen_rates(validation: np.ndarray, diverged: np.ndarray, study: Study) -> list[int]:
-    """Index of the rate with the best mean validation accuracy, by arm; -1 where none has all its seeds.
-
-    A diverged trial counts as chance; of equals the smaller rate wins.
-    """
+    """Index of the rate that tuning chooses, by arm; -1 where its tuning is not finished."""
     chance = load(study.data, study.data_root).chance
-    counted = np.where(diverged, chance, validation).mean(axis=2)
-    known = ~np.isnan(counted)
-    best = np.where(known, counted, -np.inf).argmax(axis=1)
-    return [int(rate) if known[arm].any() else -1 for arm, rate in enumerate(best)]
+    complete = ~np.isnan(validation).any(axis=(1, 2))
+    chosen = np.full(len(complete), -1)
+    if complete.any():
+        chosen[complete] = choose_rate(validation[complete], diverged[complete], study.rates, chance=chance)
+    return chosen.tolist()
 
 
 def read(study: Study, store: Store, costs: list[dict[str, Any]]) -> Results:

@@ -147,9 +147,7 @@ def run(study: Study, watcher: Watcher | None = None, pool: Pool | None = None) 
                 _train(study, prepared, store, pool, watcher, "reporting", reporting)
             finally:
                 pool.close()
-            results = read(study, store, prepared.costs)
-            store.log_look(len(results.shared_seeds()), study.settings())
-    return results
+            return _looked_at(read(study, store, prepared.costs), store)
 
 
 def load_results(folder: Path) -> Results:
@@ -161,7 +159,15 @@ def load_results(folder: Path) -> Results:
     with open_store(folder, None) as store:
         settings = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
         study = Study.from_mapping({**settings, "out": str(folder)})
-        return read(study, store, arm_costs(study))
+        return _looked_at(read(study, store, arm_costs(study)), store)
+
+
+def _looked_at(results: Results, store: Store) -> Results:
+    """Note in the store that so many reporting seeds have been seen."""
+    seeds = len(results.shared_seeds())
+    if seeds and (not results.looks or results.looks[-1].seeds != seeds):
+        store.log_look(seeds, results.settings)
+    return results
 
 
 def write_settings(study: Study) -> None:

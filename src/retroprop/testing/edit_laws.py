@@ -18,12 +18,14 @@ from retroprop.testing.law import (
     LawBroken,
     baseline,
     company,
+    edits_of,
     equal_tensors,
     gradients_of,
     law,
     minibatch,
     put_on,
     require,
+    without,
 )
 from retroprop.testing.networks import (
     OneActivation,
@@ -46,8 +48,8 @@ def edits_something(fix: Fix) -> None:
     except (NothingMatched, Conflict) as error:
         require(fix.name in str(error), f"it was refused without its name: {error}")
         return
-    require(bool(after.receipts[-1].edits), "its receipt is empty")
-    alone = apply(before, company(fix)[:-1], example=minibatch()[0]).recipe
+    require(bool(edits_of(fix, after)), "its receipt is empty")
+    alone = without(fix, before)
     unchanged = str(alone.network) == str(after.network) and equal_tensors(
         alone.network.state_dict(), after.network.state_dict()
     )
@@ -93,11 +95,10 @@ def _global_states() -> dict[str, bytes]:
 @law(6, "kept parameters stay bit-identical")
 def kept_parameters(fix: Fix) -> None:
     """Arms of one seed start alike, except where an INIT fix says on its receipt that they do not."""
-    recipe = baseline()
-    applied = put_on(fix, recipe)
-    edited = {edit.site for receipt in applied.receipts for edit in receipt.edits}
+    applied = put_on(fix, baseline())
+    edited = {edit.site for edit in edits_of(fix, applied)}
     after = dict(applied.network.named_parameters())
-    for name, parameter in recipe.network.named_parameters():
+    for name, parameter in without(fix, baseline()).network.named_parameters():
         if name not in after:
             named = any(name.startswith(f"{site}.") for site in edited)
             require(named, f"{name} is gone, and no edit on the receipt names its place")
@@ -133,7 +134,7 @@ def nothing_matched(fix: Fix) -> None:
             said = any(one.name in str(error) for one in company(fix)) and "looked for" in str(error)
             require(said, f"the error does not say who looked for what: {error}")
         else:
-            require(bool(applied.receipts[-1].edits), "it changed nothing and said nothing")
+            require(bool(edits_of(fix, applied)), "it changed nothing and said nothing")
 
 
 @law(10, "twice is an error")

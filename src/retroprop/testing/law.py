@@ -10,6 +10,7 @@ from retroprop import fixes as registry
 from retroprop.fix import Applied, Fix, Recipe, apply
 from retroprop.networks.mlp import MLP
 from retroprop.optim.rule import Tensors
+from retroprop.surgery import Edit
 
 Law = Callable[[Fix], None]
 FOUND: dict[str, tuple[int, Law]] = {}
@@ -67,6 +68,16 @@ def put_on(fix: Fix, recipe: Recipe | None = None, *, seed: int = 0) -> Applied:
     recipe = recipe or baseline()
     dtype = next(recipe.network.parameters()).dtype
     return apply(recipe, company(fix), seed=seed, example=minibatch(dtype)[0])
+
+
+def edits_of(fix: Fix, applied: Applied) -> tuple[Edit, ...]:
+    """The edits on a fix's own receipt."""
+    return next(receipt.edits for receipt in applied.receipts if receipt.fix.name == fix.name)
+
+
+def without(fix: Fix, recipe: Recipe) -> Recipe:
+    """A recipe with the fixes that a fix requires, and not itself."""
+    return apply(recipe, company(fix)[:-1], example=minibatch()[0]).recipe
 
 
 def gradients_of(recipe: Recipe, x: Tensor, t: Tensor) -> tuple[Tensor, Tensors]:

@@ -23,6 +23,7 @@ from retroprop.testing.law import (
     minibatch,
     put_on,
     require,
+    without,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def neutral(fix: Fix) -> None:
     if fix.neutral is None:
         return
     x, t = minibatch()
-    plain = apply(baseline(), company(fix)[:-1], example=x).recipe
+    plain = without(fix, baseline())
     output, gradients = gradients_of(plain, x, t)
     fixed = put_on(replace(fix, **fix.neutral)).recipe
     same_output, same_gradients = gradients_of(fixed, x, t)
@@ -104,12 +105,14 @@ class _Member:
 
 def _groups(fix: Fix, dtype: torch.dtype) -> list[list[_Member]]:
     """Members by what a group shares; each has a recipe of its own."""
+    data = _data(dtype)
     groups: dict[tuple[object, ...], list[_Member]] = {}
     for fixes in ([], company(fix)):
         for seed in (0, 1):
             for share in (0.5, 1.0):
                 network = MLP("64-16-16-10", seed=seed).to(dtype)
-                recipe = apply(Recipe(network, rule=Rule1986(0.05)), fixes, seed=seed).recipe
+                plain = Recipe(network, rule=Rule1986(0.05))
+                recipe = apply(plain, fixes, seed=seed, example=data[seed].train_x[:64]).recipe
                 rule = replace(recipe.rule, rate=recipe.rule.rate * share)
                 kind = (recipe.loss, type(rule), recipe.reduction)
                 groups.setdefault(kind, []).append(_Member(replace(recipe, rule=rule), seed))

@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 
-from retroprop.analysis.records import IntArray
 from retroprop.errors import RetropropError
 
 TIE = 1e-12
@@ -16,7 +15,7 @@ def choose_rate(
     multipliers: npt.ArrayLike,
     *,
     chance: float,
-) -> IntArray:
+) -> npt.NDArray[np.int64]:
     """The rate of each arm with the best mean validation accuracy; of a tie, the smaller rate.
 
     Args:

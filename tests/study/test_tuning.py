@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from retroprop.analysis.retuning import tuning_p, tuning_variance
-from retroprop.analysis.tuning import choose_rate
 from retroprop.errors import RetropropError
+from retroprop.study.tuning import choose_rate
 
 GRID = [3.0, 0.3, 1.0]
 

@@ -1,0 +1,1 @@
+"""Every number that the README and docs state, and the commands that measure them."""

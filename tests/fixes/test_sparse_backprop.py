@@ -1,0 +1,73 @@
+"""Sparse back-propagation against a slow reference written with masks."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retroprop import fixes
+from retroprop.errors import RetropropError
+from retroprop.fix import apply
+from retroprop.networks.mlp import MLP
+from retroprop.sparse.linear import SparseLinear
+
+CASES, INPUTS, UNITS = 6, 5, 8
+
+
+def reference(x: Tensor, weight: Tensor, slope: Tensor, k: int, per: str) -> tuple[Tensor, ...]:
+    """Gradients of input, weight and bias, unit by unit and case by case."""
+    kept = torch.zeros_like(slope)
+    for case in range(len(slope)):
+        sizes = slope.abs().sum(0) if per == "batch" else slope[case].abs()
+        for unit in sorted(range(UNITS), key=lambda j: -sizes[j])[:k]:
+            kept[case, unit] = slope[case, unit]
+    return kept @ weight, kept.T @ x, kept.sum(0)
+
+
+@pytest.mark.parametrize("per", ["batch", "example"])
+@pytest.mark.parametrize("keep", [1, 3, 0.5, 1.0])
+def test_gradients_are_those_of_the_masked_reference(keep: float, per: str):
+    dense = nn.Linear(INPUTS, UNITS).double()
+    sparse = SparseLinear.like(dense, keep=keep, per=per)
+    x = torch.randn(CASES, INPUTS, dtype=torch.float64, requires_grad=True)
+    slope = torch.randn(CASES, UNITS, dtype=torch.float64)
+    y = sparse(x)
+    assert torch.equal(y, dense(x))
+    found = torch.autograd.grad(y, [x, sparse.weight, sparse.bias], slope)
+    k = keep if isinstance(keep, int) else round(keep * UNITS)
+    for one, other in zip(found, reference(x, dense.weight, slope, k, per), strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("per", ["batch", "example"])
+def test_keep_all_is_dense_bit_for_bit(per: str):
+    x = torch.randn(16, 12)
+    plain = MLP("12-10-10-4")
+    fixed = apply(plain, fixes.SparseBackprop(keep=1.0, per=per)).network
+    for network in (plain, fixed):
+        network(x).square().sum().backward()
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(parameter.grad, fixed.get_parameter(name).grad)
+
+
+def test_tokens_count_as_cases():
+    sparse = SparseLinear(INPUTS, UNITS, keep=2, per="batch").double()
+    x = torch.randn(3, 4, INPUTS, dtype=torch.float64)
+    slope = torch.randn(3, 4, UNITS, dtype=torch.float64)
+    whole = torch.autograd.grad(sparse(x), sparse.weight, slope)[0]
+    flat = torch.autograd.grad(sparse(x.flatten(0, 1)), sparse.weight, slope.flatten(0, 1))[0]
+    assert torch.allclose(whole, flat)
+    assert int((whole.abs().sum(1) > 0).sum()) == 2
+
+
+def test_hidden_layers_are_sparse_and_the_output_is_dense():
+    network = apply(MLP("12-10-8-4"), fixes.SparseBackprop(keep=0.25)).network
+    assert [layer.linear.k for layer in network.hidden] == [2, 2]
+    assert type(network.output.linear) is nn.Linear
+
+
+@pytest.mark.parametrize("keep", [0, 0.0, -1, 1.5, -0.5])
+def test_a_share_out_of_range_is_refused(keep: float):
+    with pytest.raises(RetropropError, match="expected a share 0 < keep <= 1"):
+        fixes.SparseBackprop(keep=keep)
+    with pytest.raises(RetropropError, match="expected 'batch' or 'example'"):
+        fixes.SparseBackprop(per="row")
