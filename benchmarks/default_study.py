@@ -77,7 +77,7 @@ def rendered(readme: str, result: dict[str, Any]) -> str:
     """The README with its result sections filled in."""
     for name, text in sections(result).items():
         pattern = rf"(<!-- result: {name} -->\n).*?(<!-- /result -->)"
-        readme = re.sub(pattern, lambda found, text=text: f"{found[1]}{text}\n{found[2]}", readme, flags=re.S)
+        readme = re.sub(pattern, lambda found, text=text: f"{found[1]}{text}\n{found[2]}", readme, flags=re.DOTALL)
     return readme
 
 

@@ -14,9 +14,7 @@ def mlp() -> nn.Module:
 
 
 def sequential() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 4)
-    )
+    return nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 4))
 
 
 def shared_activation() -> nn.Module:

@@ -232,7 +232,9 @@ class _Group:
         train_accuracy = self.correct(carried, "train").mean(1)
         seconds = (time.perf_counter() - started) / program.size
         tensors = {**program.rule.evaluated(carried.parameters, carried.state), **carried.buffers}
-        alive_now, steps = carried.alive.tolist(), carried.steps.tolist()
+        # The last update has no loss behind it that could tell.
+        alive_now = (carried.alive & program.finite(carried)).tolist()
+        steps = carried.steps.tolist()
         return [
             Outcome(
                 train_loss=np.array([loss[k] for loss in losses]),

@@ -23,7 +23,9 @@ class Loop:
     def __init__(self, recipe: Recipe, data: SeedData, schedule: Schedule) -> None:
         self.recipe, self.data, self.schedule = recipe, data, schedule
         self.network = recipe.network.to(data.train_x.device, data.train_x.dtype)
-        self.parameters: Tensors = dict(self.network.named_parameters())
+        self.parameters: Tensors = {
+            name: p for name, p in self.network.named_parameters() if p.requires_grad
+        }
         self.state = recipe.rule.start({k: p.detach() for k, p in self.parameters.items()})
         self.hyper: Hyper = {
             field: {name: p.new_tensor(value) for name, p in self.parameters.items()}
@@ -91,6 +93,14 @@ class Loop:
         norms = dict(zip(self.parameters, found, strict=True))
         return {name: float(g.norm()) for name, g in norms.items() if g.ndim > 1}
 
+    def finish(self) -> None:
+        """Leave the network as evaluation uses it; the last update has no loss behind it that could tell."""
+        now = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.diverged = self.diverged or not all(bool(p.isfinite().all()) for p in now.values())
+        self._load(self.recipe.rule.evaluated(now, self.state))
+        for module in keyed_modules(self.network).values():
+            module.noise = module.noise.new_empty(0)
+
     @torch.no_grad()
     def correct(self, x: Tensor, t: Tensor) -> np.ndarray:
         """Whether each case is classified rightly, at evaluation: bool `(case,)`."""
@@ -112,9 +122,17 @@ def train(recipe: Recipe, data: SeedData, schedule: Schedule, *, test: bool) -> 
         schedule: epochs and minibatches.
         test: whether the test set may be looked at, once, after the last step.
     """
-    started = time.perf_counter()
     flushed = torch.set_flush_denormal(True)
-    loop = Loop(recipe, data, schedule)
+    try:
+        return _train(Loop(recipe, data, schedule), test)
+    finally:
+        if flushed:
+            torch.set_flush_denormal(False)
+
+
+def _train(loop: Loop, test: bool) -> Outcome:
+    started = time.perf_counter()
+    data, schedule = loop.data, loop.schedule
     loop.network.train()
     losses, accuracies = [], []
     first: dict[str, float] = {}
@@ -129,8 +147,7 @@ def train(recipe: Recipe, data: SeedData, schedule: Schedule, *, test: bool) -> 
     final = loop.gradient_norms(*last)
     right = loop.correct(data.test_x, data.test_t) if test else None
     train_accuracy = float(loop.correct(data.train_x, data.train_t).mean())
-    if flushed:
-        torch.set_flush_denormal(False)
+    loop.finish()
     return Outcome(
         train_loss=np.array(losses),
         validation_accuracy=np.array(accuracies),

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from retroprop.stacking.dispatch import Members, members_of, original_name, same
 class Carried:
     """What one step hands to the next.
 
-    parameters, buffers, state: with a leading member dimension, by stacked name.
+    parameters, buffers, state: with a leading member dimension, by stacked name; parameters that are
+        not trained are among the buffers.
     alive: bool `(member,)`; a member whose loss was not finite is False and changes no more.
     steps: int64 `(member,)`, updates made.
     """
@@ -76,21 +77,21 @@ class Program:
 
     def same_make(self, other: "Program") -> bool:
         """Whether one compiled step serves both: they differ in tensors and hyper-parameters alone."""
-        mine, theirs = (replace(one.rule, **dict.fromkeys(one.rule.hyper(), 0.0)) for one in (self, other))
         return (
             (self.loss, self.reduction, self.owners) == (other.loss, other.reduction, other.owners)
-            and mine == theirs
+            and self.rule.make() == other.rule.make()
             and same_make(self.network, other.network)
         )
 
     def start(self) -> Carried:
         """Everything before the first step."""
-        parameters = {name: p.detach().clone() for name, p in self.network.named_parameters()}
-        buffers = {name: b for name, b in self.network.named_buffers() if name in self.owners}
+        tensors = {name: p.detach().clone() for name, p in self.network.state_dict().items()}
+        trained = [name for name, p in self.network.named_parameters() if p.requires_grad]
+        parameters = {name: tensors.pop(name) for name in trained}
         device = next(iter(parameters.values())).device
         return Carried(
             parameters,
-            {name: b.clone() for name, b in buffers.items()},
+            tensors,
             self.rule.start(parameters),
             torch.ones(self.size, dtype=torch.bool, device=device),
             torch.zeros(self.size, dtype=torch.int64, device=device),
@@ -167,6 +168,13 @@ class Program:
                 for k, size in zip(self.owners[name], sizes, strict=True):
                     norms[k][original_name(name)] = size
         return norms
+
+    def finite(self, carried: Carried) -> Tensor:
+        """Whether all parameters of each member are finite: bool `(member,)`."""
+        found = torch.ones_like(carried.alive)
+        for name, tensor in carried.parameters.items():
+            found[list(self.owners[name])] &= torch.isfinite(tensor.flatten(1)).all(1)
+        return found
 
     def outputs(self, carried: Carried, x: Tensor) -> Tensor:
         """What the networks say at evaluation. x: (member or 1, unit, batch) -> (member, class, batch)."""

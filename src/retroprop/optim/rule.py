@@ -26,7 +26,12 @@ class Rule(ABC):
 
     def hyper(self) -> dict[str, float]:
         """Hyper-parameters by name; two rules that differ only here can share one program."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.type is float}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.type in (float, "float")}
+
+    def make(self) -> tuple[type, dict[str, object]]:
+        """The kind of rule and all its fields that are not hyper-parameters."""
+        known = self.hyper()
+        return type(self), {f.name: getattr(self, f.name) for f in fields(self) if f.name not in known}
 
     @abstractmethod
     def start(self, parameters: Tensors) -> State:

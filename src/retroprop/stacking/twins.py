@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from retroprop.errors import RetropropError
 from retroprop.stacking.dispatch import Twin, stacked_tensors, twin
 
 
@@ -66,6 +67,11 @@ class StackedBatchNorm(Twin):
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
+        if cases < 2:
+            raise RetropropError(
+                "Batch norm was given a minibatch of one case; expected two or more, which have a variance. "
+                "Give a larger batch."
+            )
         self.num_batches_tracked = self.num_batches_tracked + 1
         if self.momentum is None:
             share = (1 / self.num_batches_tracked.to(mean.dtype)).unsqueeze(-1)
