@@ -64,9 +64,9 @@ def sections(result: dict[str, Any]) -> dict[str, str]:
         f"{result['machine']['torch']}, by `python -m benchmarks.default_study`."
     )
     effects = ["| fix | main effect, points | 95 % interval | verdict |", "|---|---|---|---|"]
-    effects += [f"| {e['effect']} | {e['points']} | {e['interval']} | {e['claim']} |" for e in result["effects"]]
+    effects += ["| {effect} | {points} | {interval} | {claim} |".format(**row) for row in result["effects"]]
     arms = ["| arm | test accuracy, % | 95 % interval |", "|---|---|---|"]
-    arms += [f"| {a['arm']} | {a['test']} | {a['interval']} |" for a in result["arms"]]
+    arms += ["| {arm} | {test} | {interval} |".format(**row) for row in result["arms"]]
     return {
         "answer": f"> {result['answer']}",
         "effects": "\n".join([*effects, "", *arms, "", made]),
@@ -76,8 +76,9 @@ def sections(result: dict[str, Any]) -> dict[str, str]:
 def rendered(readme: str, result: dict[str, Any]) -> str:
     """The README with its result sections filled in."""
     for name, text in sections(result).items():
-        pattern = rf"(<!-- result: {name} -->\n).*?(<!-- /result -->)"
-        readme = re.sub(pattern, lambda found, text=text: f"{found[1]}{text}\n{found[2]}", readme, flags=re.DOTALL)
+        start = f"<!-- result: {name} -->\n"
+        before, _, after = readme.partition(start)
+        readme = before + start + text + "\n" + after[after.index("<!-- /result -->") :]
     return readme
 
 
