@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from retroprop import fixes
     from retroprop.fix import Applied, Fix, Recipe, apply
     from retroprop.networks.mlp import MLP
+    from retroprop.study.study import Study
 
 _LAZY = {
     "MLP": "retroprop.networks.mlp",
@@ -16,9 +17,10 @@ _LAZY = {
     "Fix": "retroprop.fix",
     "Recipe": "retroprop.fix",
     "apply": "retroprop.fix",
+    "Study": "retroprop.study.study",
 }
 
-__all__ = ["MLP", "Applied", "Fix", "Recipe", "apply", "fixes"]
+__all__ = ["MLP", "Applied", "Fix", "Recipe", "Study", "apply", "fixes"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, final
 
 from torch import Tensor, nn
 
+from retroprop.augment import Augment
 from retroprop.errors import AlreadyApplied, Conflict, RetropropError
 from retroprop.losses import Loss, squared_error
 from retroprop.optim.rule import Rule
@@ -47,13 +48,15 @@ class Recipe:
     """All that one training needs before it starts.
 
     The defaults are the 1986 recipe: squared error and steepest descent with momentum. `reduction` is how
-    the error of a minibatch comes from its cases: the mean, or the literal sum of eq. 3.
+    the error of a minibatch comes from its cases: the mean, or the literal sum of eq. 3; `augment` changes
+    minibatches, one after another.
     """
 
     network: nn.Module
     loss: Loss = squared_error
     rule: Rule = Rule1986()  # noqa: RUF009 - frozen
     reduction: Literal["mean", "sum"] = "mean"
+    augment: tuple[Augment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def apply(
             f"{type(target).__name__} was given; expected a torch.nn.Module or a retroprop Recipe."
         )
     _refuse_wrapped(recipe.network)
-    ordered = in_order([fixes] if isinstance(fixes, Fix) else list(fixes))
+    ordered = in_order([fixes] if isinstance(fixes, (Fix, type)) else list(fixes))
     before = receipts_of(recipe.network)
     for fix in ordered:
         if any(receipt.fix.name == fix.name for receipt in before):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.program import Carried, Program
-from retroprop.ensemble.trial_data import Schedule, SeedData, keyed_modules, noise
+from retroprop.ensemble.trial_data import Schedule, SeedData, augmented, keyed_modules, noise
 from retroprop.fix import Recipe
 from retroprop.optim.rule import Tensors
 from retroprop.randomness import Seed
@@ -134,6 +134,17 @@ def disagreement(a: tuple[Any, ...], b: tuple[Any, ...]) -> float:
     return worst
 
 
+def by_member(values: Sequence[Tensor], place_of: Tensor) -> Tensor:
+    """Values (case, ...) at places -> (member, ..., case); member dimension 1 where all share one place.
+
+    Args:
+        values: by place.
+        place_of: `(member,)`.
+    """
+    stacked = torch.stack([value.movedim(0, -1) for value in values])
+    return (stacked if len(values) == 1 else stacked[place_of]).contiguous()
+
+
 class _Group:
     """One group's data and program."""
 
@@ -148,6 +159,10 @@ class _Group:
         self.data = [data[seed] for seed in dict.fromkeys(seeds)]
         place = {one.seed: i for i, one in enumerate(self.data)}
         self.seed_of = torch.tensor([place[seed] for seed in seeds])
+        # Members of one seed share minibatches unless their augmentation differs.
+        variants = [(place[seed], recipe.augment) for seed, recipe in zip(seeds, recipes, strict=True)]
+        self.variants = list(dict.fromkeys(variants))
+        self.variant_of = torch.tensor([self.variants.index(variant) for variant in variants])
         first = self.data[0].train_x
         self.recipes = [
             recipe
@@ -166,15 +181,7 @@ class _Group:
         """What a compiled step is specialised on besides the program."""
         first = self.data[0].train_x
         batch = len(first) if self.schedule.batch is None else self.schedule.batch
-        seeds = None if len(self.data) == 1 else self.program.size
-        return seeds, batch, first.dtype, first.device
-
-    def by_member(self, values: Sequence[Tensor], members: Sequence[int] | None = None) -> Tensor:
-        """Values of each seed (case, ...) -> (member, ..., case); member dimension 1 for one seed."""
-        stacked = torch.stack([value.movedim(0, -1) for value in values])
-        if len(self.data) == 1:
-            return stacked
-        return stacked[self.seed_of if members is None else self.seed_of[list(members)]]
+        return len(self.data) == 1, len(self.variants) == 1, batch, first.dtype, first.device
 
     def minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensors]]:
         """Inputs, targets and noise of every step of an epoch."""
@@ -187,15 +194,16 @@ class _Group:
             ]
             for path, module in self.keyed.items()
         }
-        for i in range(len(orders[0])):
-            index = [order[i].to(first.device) for order in orders]
-            x = [one.train_x[own] for one, own in zip(self.data, index, strict=True)]
-            t = [one.train_t[own] for one, own in zip(self.data, index, strict=True)]
+        batches = [
+            augmented(augment, self.data[seed], epoch, orders[seed]) for seed, augment in self.variants
+        ]
+        for i, pairs in enumerate(zip(*batches, strict=True)):
             masks = {
-                name: self.by_member([value[i] for value in drawn[path]], members).contiguous()
+                name: by_member([value[i] for value in drawn[path]], self.seed_of[list(members)])
                 for name, (path, members) in self.program.noisy.items()
             }
-            yield self.by_member(x).contiguous(), self.by_member(t).contiguous(), masks
+            x, t = (by_member(values, self.variant_of) for values in zip(*pairs, strict=True))
+            yield x, t, masks
 
     def step_inputs(self, carried: Carried, x: Tensor, t: Tensor, drawn: Tensors) -> tuple[Any, ...]:
         """The arguments of the program's step."""
@@ -262,6 +270,6 @@ class _Group:
         found = []
         for i in range(0, len(xs[0]), _EVALUATED_AT_ONCE):
             some = slice(i, i + _EVALUATED_AT_ONCE)
-            said = self.program.outputs(carried, self.by_member([x[some] for x in xs])).argmax(1)
-            found.append((said == self.by_member([t[some] for t in ts]).argmax(1)).cpu())
+            said = self.program.outputs(carried, by_member([x[some] for x in xs], self.seed_of)).argmax(1)
+            found.append((said == by_member([t[some] for t in ts], self.seed_of).argmax(1)).cpu())
         return torch.cat(found, dim=1).numpy()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from retroprop.ensemble.outcome import Outcome
-from retroprop.ensemble.trial_data import Schedule, SeedData, keyed_modules, noise
+from retroprop.ensemble.trial_data import Schedule, SeedData, augmented, keyed_modules, noise
 from retroprop.fix import Recipe
 from retroprop.optim.rule import Hyper, Tensors
 
@@ -23,9 +23,7 @@ class Loop:
     def __init__(self, recipe: Recipe, data: SeedData, schedule: Schedule) -> None:
         self.recipe, self.data, self.schedule = recipe, data, schedule
         self.network = recipe.network.to(data.train_x.device, data.train_x.dtype)
-        self.parameters: Tensors = {
-            name: p for name, p in self.network.named_parameters() if p.requires_grad
-        }
+        self.parameters: Tensors = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.state = recipe.rule.start({k: p.detach() for k, p in self.parameters.items()})
         self.hyper: Hyper = {
             field: {name: p.new_tensor(value) for name, p in self.parameters.items()}
@@ -41,14 +39,8 @@ class Loop:
             path: noise(module, path, self.data.seed, epoch, order).to(self.data.train_x)
             for path, module in keyed_modules(self.network).items()
         }
-        return [
-            (
-                self.data.train_x[index],
-                self.data.train_t[index],
-                {k: v[i] for k, v in drawn.items()},
-            )
-            for i, index in enumerate(order.to(self.data.train_x.device))
-        ]
+        pairs = augmented(self.recipe.augment, self.data, epoch, order)
+        return [(x, t, {k: v[i] for k, v in drawn.items()}) for i, (x, t) in enumerate(pairs)]
 
     def loss(self, x: Tensor, t: Tensor, drawn: Tensors) -> Tensor:
         """The error of one minibatch, a scalar."""
@@ -63,9 +55,12 @@ class Loop:
 
         def gradient(parameters: Tensors) -> Tensors:
             self._load(parameters)
+            tracked = self._buffers()
             value = self.loss(x, t, drawn)
             losses.append(value)
             found = torch.autograd.grad(value, list(self.parameters.values()))
+            if len(losses) > 1:
+                self._restore(tracked)  # statistics follow the first look at a minibatch only
             return dict(zip(self.parameters, found, strict=True))
 
         before = {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -83,13 +78,19 @@ class Loop:
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[name])
 
+    def _buffers(self) -> Tensors:
+        persistent = self.network.state_dict()
+        return {name: b.clone() for name, b in self.network.named_buffers() if name in persistent}
+
+    def _restore(self, buffers: Tensors) -> None:
+        for name, buffer in buffers.items():
+            self.network.get_buffer(name).copy_(buffer)
+
     def gradient_norms(self, x: Tensor, t: Tensor, drawn: Tensors) -> dict[str, float]:
         """Norm of the gradient of every weight matrix, without an update."""
-        kept = {name: b.clone() for name, b in self.network.named_buffers()}
+        tracked = self._buffers()
         found = torch.autograd.grad(self.loss(x, t, drawn), list(self.parameters.values()))
-        for name, buffer in self.network.named_buffers():
-            if name in kept and kept[name].shape == buffer.shape:
-                buffer.copy_(kept[name])
+        self._restore(tracked)
         norms = dict(zip(self.parameters, found, strict=True))
         return {name: float(g.norm()) for name, g in norms.items() if g.ndim > 1}
 

@@ -44,11 +44,16 @@ class Program:
     """
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
-        kinds = {(recipe.loss, type(recipe.rule), recipe.reduction) for recipe in recipes}
-        if len(kinds) != 1:
-            raise RetropropError(
-                f"A group needs one loss and one kind of rule; {len(kinds)} were given. Plan them apart."
-            )
+        first = recipes[0]
+        for other in recipes:
+            if (other.loss, other.reduction, other.rule.make()) != (
+                first.loss,
+                first.reduction,
+                first.rule.make(),
+            ):
+                raise RetropropError(
+                    "A group needs one loss and one kind of rule; several were given. Plan them apart."
+                )
         self.size = len(recipes)
         self.loss, self.rule, self.reduction = (
             recipes[0].loss,

@@ -3,12 +3,14 @@
 Both the reference loop and the engine read them here, so they cannot differ.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from retroprop.augment import Augment
 from retroprop.data.dataset import Dataset, split
 from retroprop.errors import RetropropError
 from retroprop.networks.keyed import Keyed
@@ -74,6 +76,18 @@ class SeedData:
             return torch.arange(cases).unsqueeze(0)
         shuffled = permutation(cases, self.seed, "order", step=epoch)
         return shuffled[: steps * schedule.batch].reshape(steps, schedule.batch)
+
+
+def augmented(
+    augment: Sequence[Augment], data: SeedData, epoch: int, order: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets of every minibatch of an epoch, `order` `(step, case)`, after augmentation."""
+    drawn = [change.draw(data.seed, epoch, order).to(data.train_x) for change in augment]
+    for i, index in enumerate(order.to(data.train_x.device)):
+        x, t = data.train_x[index], data.train_t[index]
+        for change, noise_of in zip(augment, drawn, strict=True):
+            x, t = change(x, t, noise_of[i])
+        yield x, t
 
 
 def keyed_modules(network: torch.nn.Module) -> dict[str, Keyed]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retroprop.errors import RetropropError, UnknownName
-from retroprop.fix_config import build_fix as build_fix  # noqa: PLC0414 - others take it from here
+from retroprop.fix_config import build_fix
 
 if TYPE_CHECKING:
     from retroprop.fix import Fix

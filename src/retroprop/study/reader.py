@@ -75,7 +75,8 @@ def read(study: Study, store: Store, costs: list[dict[str, Any]]) -> Results:
 
 
 def _held(study: Study) -> list[str]:
-    from retroprop.study.design import build_fix, fix_label
+    from retroprop.fix_config import build_fix
+    from retroprop.study.design import fix_label
 
     return [fix_label(build_fix(spec)) for spec in study.held]
 

@@ -29,8 +29,9 @@ CREATE TABLE looks (time TEXT NOT NULL, seeds INTEGER NOT NULL, settings TEXT NO
 """
 # Sources that decide a trial's numbers; report and command line may change without a new store.
 _DECIDING = (
-    "randomness.py", "losses.py", "surgery.py", "fix.py", "stacking", "optim", "sparse", "networks",
-    "fixes", "data", "ensemble", "study/trial.py",
+    "anatomy.py", "augment.py", "fix.py", "fix_config.py", "losses.py", "randomness.py", "surgery.py",
+    "tracing.py", "study/trial.py", "study/tuning.py", "data", "ensemble", "fixes", "networks", "optim",
+    "sparse", "stacking",
 )  # fmt: skip
 
 

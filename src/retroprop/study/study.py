@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retroprop.errors import RetropropError, UnknownName
-from retroprop.study.design import DESIGNS, Arm, Factor, build_arms, build_factor, build_fix
+from retroprop.fix_config import build_fix
+from retroprop.study.design import DESIGNS, Arm, Factor, build_arms, build_factor
 
 if TYPE_CHECKING:
     from retroprop.study.results import Results
