@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test test-all clean
+.PHONY: env demo test test-all gpu clean
 
 env: $(VENV)/.core
 
@@ -28,6 +28,10 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
+
+# On a machine with a CUDA device and its own torch: every check that waits for one.
+gpu:
+	PYTHONPATH=src $(PYTHON) -m pytest -m cuda
 
 clean:
 	rm -rf $(VENV) dist build

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import readme
 from retroprop.report.pictures import family_picture
 from retroprop.report.summary import Summary, summarise
 from retroprop.report.words import claim_words, effect_name, percent, range_of, signed
@@ -57,31 +58,6 @@ def measured(summary: Summary) -> dict[str, Any]:
     }
 
 
-def sections(result: dict[str, Any]) -> dict[str, str]:
-    """The README's result sections, by name."""
-    made = (
-        f"Measured on {result['date']} with {result['machine']['machine']}, torch "
-        f"{result['machine']['torch']}, by `python -m benchmarks.default_study`."
-    )
-    effects = ["| fix | main effect, points | 95 % interval | verdict |", "|---|---|---|---|"]
-    effects += ["| {effect} | {points} | {interval} | {claim} |".format(**row) for row in result["effects"]]
-    arms = ["| arm | test accuracy, % | 95 % interval |", "|---|---|---|"]
-    arms += ["| {arm} | {test} | {interval} |".format(**row) for row in result["arms"]]
-    return {
-        "answer": f"> {result['answer']}",
-        "effects": "\n".join([*effects, "", *arms, "", made]),
-    }
-
-
-def rendered(readme: str, result: dict[str, Any]) -> str:
-    """The README with its result sections filled in."""
-    for name, text in sections(result).items():
-        start = f"<!-- result: {name} -->\n"
-        before, _, after = readme.partition(start)
-        readme = before + start + text + "\n" + after[after.index("<!-- /result -->") :]
-    return readme
-
-
 def standalone(svg: str) -> str:
     """A figure of the report as a file of its own: with its colours and a white ground."""
     import retroprop.report
@@ -102,8 +78,7 @@ def main() -> None:
     picture = family_picture(summary)
     if picture is not None:
         (ROOT / "docs" / "effects.svg").write_text(standalone(picture.svg), encoding="utf-8")
-    readme = ROOT / "README.md"
-    readme.write_text(rendered(readme.read_text(encoding="utf-8"), result), encoding="utf-8")
+    readme.write()
     sys.stdout.write(f"Wrote {RESULT}, docs/effects.svg and the README's results.\n")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import readme
 from retroprop.data.sources import load
 from retroprop.ensemble.engine import Engine
 from retroprop.ensemble.loop import own_copy
@@ -82,6 +83,7 @@ def main() -> None:
         "ratios": [round(ratio, 2) for ratio in ratios],
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    readme.write()
     print(json.dumps(result, indent=1))
 
 

@@ -1,13 +1,12 @@
 """The README's code runs, and its numbers are those of the result files."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from benchmarks import default_study
+from benchmarks import readme
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,8 +57,7 @@ def test_the_study_file_in_the_readme_can_be_planned():
 
 
 def test_the_results_in_the_readme_are_those_of_the_result_file():
-    result = json.loads(default_study.RESULT.read_text(encoding="utf-8"))
-    assert default_study.rendered(README, result) == README
+    assert readme.rendered(README) == README
     assert (ROOT / "docs" / "effects.svg").exists()
 
 
