@@ -94,7 +94,7 @@ class Engine:
         try:
             fast = step(*inputs)
         except Exception as error:
-            reason = str(error).strip().split("\n")[0][:200]
+            reason = " ".join(str(error).split())[:200]
             result.notes.append(f"eager, because the compiler failed: {reason}")
             return eager
         result.compile_seconds = time.perf_counter() - started
