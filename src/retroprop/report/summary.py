@@ -111,6 +111,11 @@ def _notes(results: Results, arms: Sequence[ArmRow], found: Estimates) -> list[s
             f"An earlier look saw {plural(found.looked, 'reporting seed')}, and seeds were added "
             "after it. A verdict stands only where the new seeds alone give it too."
         )
+    if found.effects and results.validation.shape[1] > 1 and results.validation.shape[2] == 1:
+        notes.append(
+            "Rates were chosen on one tuning seed, which cannot show how lucky the choice was; verdicts do "
+            "not cover that luck. Give two tuning seeds or more."
+        )
     if results.official_test and found.effects and not found.images:
         notes.append(
             "The test set is fixed, but some trials kept no correctness by image, so there is no "

@@ -71,9 +71,10 @@ class Pool:
                 pickle.dump(job, process.stdin)
                 process.stdin.flush()
                 answers.put((key, pickle.load(process.stdout)))
-            except (EOFError, OSError, pickle.UnpicklingError):
+            except Exception as error:  # whatever it is, the study must hear of this group
                 code = self._end(process)
-                answers.put((key, {"error": f"The worker process ended with code {code}; see {self.log}."}))
+                ended = f"The worker process ended with code {code} ({type(error).__name__}); see {self.log}."
+                answers.put((key, {"error": ended}))
                 process = None
         if process is not None:
             self._idle.append(process)

@@ -138,6 +138,8 @@ def run(study: Study, watcher: Watcher | None = None, pool: Pool | None = None) 
         made_by = {"code": code_hash(), "data": prepared.fingerprint}
         with open_store(study.folder, made_by) as store:
             write_settings(study)
+            if not has_compiler():
+                watcher.note("no C++ compiler was found, so steps run eager, several times slower")
             pool = pool or Pool(prepared.workers, study.folder / "worker.log")
             try:
                 tuning = tuning_trials(study)
