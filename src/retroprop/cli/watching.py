@@ -49,7 +49,8 @@ class ProgressWatcher(Watcher):
         self.console.print(f"{phase}: {trials} trials{before}; {groups} groups to train.")
         self._started, self._done, self._total, self._new = time.perf_counter(), finished, trials, 0
         self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(phase, total=trials, completed=finished, speed="", best="")
+        starting = "workers start; a large study compiles first" if groups else ""
+        self._task = self._bar.add_task(phase, total=trials, completed=finished, speed="", best=starting)
 
     def group_done(self, phase: str, trials: int, best: str, validation: float) -> None:
         self._done, self._new = self._done + trials, self._new + trials
@@ -57,6 +58,7 @@ class ProgressWatcher(Watcher):
         speed = self._new / elapsed
         leader = f"best by validation: {best} {validation:.1%}" if best else ""
         self._bar.update(self._task, completed=self._done, speed=f"{speed:.1f} trials/s", best=leader)
+        self._bar.refresh()
         if not self.console.is_terminal:
             left = (self._total - self._done) / speed
             self.console.print(
