@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+Job = tuple[int, dict[str, Any]]
 Answer = tuple[int, dict[str, Any]]
 
 
 class Pool:
     """Runs jobs on worker processes and gives their answers as they come.
 
-    Plain subprocesses rather than multiprocessing, so that a script needs no main guard and a notebook works.
+    Plain subprocesses rather than multiprocessing, so that a script needs no main guard and a notebook
+    works. Every job gets an answer: a worker that ends in the middle of one is replaced and the job tried
+    once more, and what fails again is an answer with its error.
 
     Args:
         workers: processes.
@@ -30,9 +33,9 @@ class Pool:
         self._idle: list[subprocess.Popen[bytes]] = []
         self._closed = False
 
-    def run(self, jobs: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[Answer]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Answer]:
         """Give (id, answer) for every job, in the order they finish."""
-        waiting: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
+        waiting: queue.Queue[Job] = queue.Queue()
         answers: queue.Queue[Answer] = queue.Queue()
         for job in jobs:
             waiting.put(job)
@@ -54,30 +57,38 @@ class Pool:
         for process in list(self._processes):
             self._end(process)
 
-    def _serve(
-        self, waiting: "queue.Queue[tuple[int, dict[str, Any]]]", answers: "queue.Queue[Answer]"
-    ) -> None:
-        # A worker that has compiled a step is kept for the next call of `run`.
-        process = self._idle.pop() if self._idle else None
+    def _serve(self, waiting: "queue.Queue[Job]", answers: "queue.Queue[Answer]") -> None:
         while not self._closed:
             try:
                 key, job = waiting.get_nowait()
             except queue.Empty:
-                break
-            process = process or self._start()
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                pickle.dump(job, process.stdin)
-                process.stdin.flush()
-                answers.put((key, pickle.load(process.stdout)))
-            except Exception as error:  # whatever it is, the study must hear of this group
-                code = self._end(process)
-                ended = f"The worker process ended with code {code} ({type(error).__name__}); see {self.log}."
-                answers.put((key, {"error": ended}))
-                process = None
-        if process is not None:
-            self._idle.append(process)
+                return
+            answer = self._ask(job)
+            if "ended" in answer and not self._closed:
+                answer = self._ask(job)
+            if "ended" in answer:
+                answer = {"error": answer["ended"]}
+            answers.put((key, answer))
+
+    def _ask(self, job: dict[str, Any]) -> dict[str, Any]:
+        """What a worker makes of a job; why it ended, when it gave no answer."""
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            # A worker that has compiled a step is kept for later jobs.
+            process = self._idle.pop() if self._idle else self._start()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            pickle.dump(job, process.stdin)
+            process.stdin.flush()
+            answer: dict[str, Any] = pickle.load(process.stdout)
+        except Exception as error:  # whatever it is, the study must hear of this group
+            code = None if process is None else self._end(process)
+            return {
+                "ended": f"A worker process ended with code {code} ({type(error).__name__}: {error}); "
+                f"see {self.log}."
+            }
+        self._idle.append(process)
+        return answer
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         process.kill()

@@ -47,10 +47,10 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Look:
-    """One earlier analysis: when, and how many reporting seeds it saw."""
+    """One earlier analysis: when, and which reporting seeds it saw."""
 
     time: str
-    seeds: int
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)

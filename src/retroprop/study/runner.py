@@ -166,8 +166,8 @@ def load_results(folder: Path) -> Results:
 
 def _looked_at(results: Results, store: Store) -> Results:
     """Note in the store that so many reporting seeds have been seen."""
-    seeds = len(results.shared_seeds())
-    if seeds and (not results.looks or results.looks[-1].seeds != seeds):
+    seeds = results.shared_seeds()
+    if seeds and (not results.looks or results.looks[-1].seeds != tuple(seeds)):
         store.log_look(seeds, results.settings)
     return results
 
@@ -190,12 +190,14 @@ def _train(
 ) -> None:
     """Train the trials of one phase that are not in the store."""
     by_key = {trial.key: trial for trial in trials}
-    missing = {key: trial for key, trial in by_key.items() if key not in store.finished()}
-    stale = [i for i, group in store.planned() if not set(group.keys) <= set(missing)]
-    store.drop_plan(stale)
-    waiting = {key for _, group in store.planned() for key in group.keys}
-    store.add_plan(prepared.plan([t for key, t in missing.items() if key not in waiting]))
-    groups = dict(store.planned())
+    finished = store.finished()
+    missing = {key: trial for key, trial in by_key.items() if key not in finished}
+    # The stored plan is used as it is: another packing, or eager for compiled, would round otherwise. Only
+    # a group that holds a trial this study does not want any more is planned anew.
+    store.drop_plan([i for i, group in store.planned(phase) if not missing.keys() >= set(group.keys)])
+    waiting = {key for _, group in store.planned(phase) for key in group.keys}
+    store.add_plan(phase, prepared.plan([t for key, t in missing.items() if key not in waiting]))
+    groups = dict(store.planned(phase))
     watcher.planned(phase, len(by_key), len(by_key) - len(missing), len(groups))
     jobs = [(i, _job(study, prepared, group, missing)) for i, group in groups.items()]
     scores: dict[tuple[int, float], list[float]] = {}

@@ -16,21 +16,22 @@ from retroprop.ensemble.planner import Group
 from retroprop.errors import StoreError
 from retroprop.study.trial import Trial
 
-SCHEMA = "1"
+SCHEMA = "2"
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE groups (
-    id INTEGER PRIMARY KEY, keys TEXT NOT NULL, compiled INTEGER NOT NULL, status TEXT NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, phase TEXT NOT NULL, keys TEXT NOT NULL,
+    compiled INTEGER NOT NULL, status TEXT NOT NULL,
     record TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE trials (
     key TEXT PRIMARY KEY, settings TEXT NOT NULL, group_id INTEGER NOT NULL, result TEXT NOT NULL,
     correct BLOB, weights TEXT NOT NULL);
-CREATE TABLE looks (time TEXT NOT NULL, seeds INTEGER NOT NULL, settings TEXT NOT NULL);
+CREATE TABLE looks (time TEXT NOT NULL, seeds TEXT NOT NULL, settings TEXT NOT NULL);
 """
 # Sources that decide a trial's numbers; report and command line may change without a new store.
 _DECIDING = (
     "anatomy.py", "augment.py", "fix.py", "fix_config.py", "losses.py", "randomness.py", "surgery.py",
-    "tracing.py", "study/trial.py", "study/tuning.py", "data", "ensemble", "fixes", "networks", "optim",
+    "tracing.py", "study/trial.py", "study/tuning.py", "study/worker.py", "data", "ensemble", "fixes", "networks", "optim",
     "sparse", "stacking",
 )  # fmt: skip
 
@@ -81,19 +82,19 @@ class Store:
                 bits = np.unpackbits(packed)[: found["images"]].astype(bool)
             yield key, found, bits, weights
 
-    def planned(self) -> list[tuple[int, Group]]:
-        """Groups that were planned and have not finished, in the order of the plan."""
+    def planned(self, phase: str) -> list[tuple[int, Group]]:
+        """Groups of a phase that were planned and have not finished, in the order of the plan."""
         rows = self._connection.execute(
-            "SELECT id, keys, compiled FROM groups WHERE status != 'done' ORDER BY id"
+            "SELECT id, keys, compiled FROM groups WHERE status != 'done' AND phase = ? ORDER BY id", (phase,)
         ).fetchall()
         return [(i, Group(tuple(json.loads(keys)), bool(compiled))) for i, keys, compiled in rows]
 
-    def add_plan(self, groups: Iterable[Group]) -> None:
+    def add_plan(self, phase: str, groups: Iterable[Group]) -> None:
         """Write groups down before any of them starts."""
         with self._connection:
             self._connection.executemany(
-                "INSERT INTO groups (keys, compiled, status) VALUES (?, ?, 'planned')",
-                [(json.dumps(group.keys), int(group.compiled)) for group in groups],
+                "INSERT INTO groups (phase, keys, compiled, status) VALUES (?, ?, ?, 'planned')",
+                [(phase, json.dumps(group.keys), int(group.compiled)) for group in groups],
             )
 
     def drop_plan(self, ids: Iterable[int]) -> None:
@@ -145,15 +146,16 @@ class Store:
         rows = self._connection.execute("SELECT record FROM groups WHERE status = 'done' ORDER BY id")
         return [json.loads(record) for (record,) in rows]
 
-    def log_look(self, seeds: int, settings: Mapping[str, Any]) -> None:
+    def log_look(self, seeds: Sequence[int], settings: Mapping[str, Any]) -> None:
         """Note that the reporting seeds were analysed."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._connection:
-            self._connection.execute("INSERT INTO looks VALUES (?, ?, ?)", (now, seeds, json.dumps(settings)))
+            self._connection.execute("INSERT INTO looks VALUES (?, ?, ?)", (now, json.dumps(list(seeds)), json.dumps(settings)))
 
-    def looks(self) -> list[tuple[str, int]]:
-        """Time and number of reporting seeds of every analysis so far."""
-        return self._connection.execute("SELECT time, seeds FROM looks ORDER BY rowid").fetchall()
+    def looks(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Time and reporting seeds of every analysis so far."""
+        rows = self._connection.execute("SELECT time, seeds FROM looks ORDER BY rowid")
+        return [(time, tuple(json.loads(seeds))) for time, seeds in rows]
 
     def close(self) -> None:
         """Close the file."""

@@ -1,0 +1,60 @@
+"""Every job gets an answer, whatever becomes of the workers."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from retroprop.study.pool import Pool
+
+
+def one_job():
+    settings = {
+        "data": "digits", "network": "64-8-10", "recipe": {"rate": 0.1, "momentum": 0.9}, "fixes": [],
+        "multiplier": 1.0, "seed": "tuning/0", "epochs": 1, "batch": 64, "dtype": "float32",
+    }  # fmt: skip
+    return {"settings": [settings], "data_root": None, "device": "cpu", "compiled": False}
+
+
+@pytest.fixture
+def pool(tmp_path):
+    pool = Pool(1, tmp_path / "worker.log")
+    yield pool
+    pool.close()
+
+
+def test_a_worker_that_cannot_start_is_an_error_and_no_wait(tmp_path):
+    pool = Pool(1, tmp_path / "missing" / "worker.log")
+    ((key, answer),) = pool.run([(7, one_job())])
+    assert key == 7
+    assert "FileNotFoundError" in answer["error"]
+
+
+def test_a_job_that_fails_is_an_error_and_the_worker_goes_on(pool):
+    broken = {**one_job(), "device": "no such device"}
+    answers = dict(pool.run([(1, broken), (2, one_job())]))
+    assert "Traceback" in answers[1]["error"]
+    assert len(answers[2]["rows"]) == 1
+
+
+def test_a_killed_worker_is_replaced_and_its_job_done(pool):
+    list(pool.run([(1, one_job())]))
+    (idle,) = pool._processes
+    os.kill(idle.pid, signal.SIGKILL)
+    idle.wait()
+    ((_, answer),) = pool.run([(2, one_job())])
+    assert len(answer["rows"]) == 1
+
+
+def test_a_worker_killed_in_the_middle_is_replaced_and_its_job_done(pool):
+    def kill():
+        while not pool._processes:
+            time.sleep(0.01)
+        time.sleep(0.5)  # it is still importing torch
+        os.kill(next(iter(pool._processes)).pid, signal.SIGKILL)
+
+    threading.Thread(target=kill).start()
+    ((_, answer),) = pool.run([(1, one_job())])
+    assert len(answer["rows"]) == 1
