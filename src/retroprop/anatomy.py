@@ -7,13 +7,31 @@ all four.
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules import activation as torch_activations
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
 
+from retroprop.networks.keyed import Keyed
 from retroprop.networks.layer import Layered
 from retroprop.stacking.dispatch import register_container
 
 Role = Literal["linear", "norm", "activation", "dropout", "skip"]
 ROLES: tuple[Role, ...] = get_args(Role)
+
+_NOT_ELEMENTWISE = ("GLU", "LogSoftmax", "MultiheadAttention", "Softmax", "Softmax2d", "Softmin")
+_ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
+    getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
+)
+_KINDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "linear": (nn.Linear, _ConvNd),
+    "norm": (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    "dropout": (_DropoutNd,),
+    "distribution": (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d),
+    "activation": _ACTIVATIONS,
+}
 
 
 @dataclass
@@ -99,3 +117,56 @@ class SkipBlock(nn.Module):
 
 
 register_container(SkipBlock)
+
+
+def kind_of(module: nn.Module, in_shape: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """The role that a module plays: linear, norm, activation, dropout, distribution, or none."""
+    for kind, types in _KINDS.items():
+        if isinstance(module, types):
+            return kind
+    if isinstance(module, Keyed) and module.stream == "dropout":
+        return "dropout"
+    plain = passes(module) and not any(True for _ in module.buffers())
+    torch_own = type(module).__module__.startswith("torch.nn.modules")
+    if plain and not torch_own and in_shape == shape and shape and _bends(module, shape):
+        return "activation"
+    return ""
+
+
+def passes(module: nn.Module) -> bool:
+    """Whether what a module gives is still its layer's: a leaf without parameters, as pooling."""
+    return not any(True for _ in module.children()) and not any(True for _ in module.parameters())
+
+
+def _bends(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a module of unknown type works element by element and is not linear.
+
+    Seen by trying: it must commute with a permutation of the elements, and its value half-way
+    between two batches must differ from half the sum of its values.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((2, *shape), generator=generator)
+    order = torch.randperm(x.numel(), generator=generator)
+    moved = x.flatten()[order].view_as(x)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            at_x, at_moved = module.forward(x.clone()), module.forward(moved.clone())
+            between = module.forward((x + moved) / 2)
+    except Exception:
+        return False
+    if not isinstance(at_x, Tensor) or at_x.shape != x.shape:
+        return False
+    commutes = torch.allclose(at_x.flatten()[order].view_as(x), at_moved, atol=1e-6)
+    return commutes and not torch.allclose(between, (at_x + at_moved) / 2, atol=1e-3)
+
+
+def slots_of(network: nn.Module) -> dict[int, list[str]]:
+    """Every place of every module, one path each; a parent that stands twice counts once."""
+    slots: dict[int, list[str]] = {id(network): [""]}
+    seen: set[tuple[int, str]] = set()
+    for path, module in network.named_modules(remove_duplicate=False):
+        for name, child in module._modules.items():
+            if child is not None and (id(module), name) not in seen:
+                seen.add((id(module), name))
+                slots.setdefault(id(child), []).append(join(path, name))
+    return slots

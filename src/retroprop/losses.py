@@ -12,6 +12,12 @@ from torch.nn import functional
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 
 
+def name_of(loss: Loss) -> str:
+    """A name that two losses share only if they are one; partial functions and closures have their own."""
+    name = getattr(loss, "__qualname__", "")
+    return name if name and "<" not in name else f"{name or type(loss).__name__} {id(loss)}"
+
+
 def squared_error(output: Tensor, target: Tensor, dim: int = -1) -> Tensor:
     """Half the squared distance to the target, one value per case.
 

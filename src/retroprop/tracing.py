@@ -12,32 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import activation as torch_activations
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from retroprop.anatomy import ROLES, Anatomy, Layer, Role, SkipBlock, join
+from retroprop.anatomy import ROLES, Anatomy, Layer, Role, SkipBlock, join, kind_of, passes, slots_of
 from retroprop.errors import RetropropError
-from retroprop.networks.keyed import Keyed
 from retroprop.networks.layer import HiddenLayer
 
 # A tensor at one moment: its identity and how often it was changed in place.
 Key = tuple[int, int]
 Shape = tuple[int, ...]
 
-_NOT_ELEMENTWISE = ("GLU", "LogSoftmax", "MultiheadAttention", "Softmax", "Softmax2d", "Softmin")
-_ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
-    getattr(torch_activations, name) for name in torch_activations.__all__ if name not in _NOT_ELEMENTWISE
-)
-_KINDS: dict[str, tuple[type[nn.Module], ...]] = {
-    "linear": (nn.Linear, _ConvNd),
-    "norm": (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
-    "dropout": (_DropoutNd,),
-    "distribution": (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d),
-    "activation": _ACTIVATIONS,
-}
 _FUNCTIONS = {
     "celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
     "logsigmoid", "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus",
@@ -175,8 +160,8 @@ class _Reader:
 
     def __init__(self, network: nn.Module, calls: list[_Call]) -> None:
         self.network = network
-        self.slots = _slots(network)
-        self.kinds = {id(call.module): _kind(call.module, call.in_shape, call.shape) for call in calls}
+        self.slots = slots_of(network)
+        self.kinds = {id(call.module): kind_of(call.module, call.in_shape, call.shape) for call in calls}
         whole = {key for key, kind in self.kinds.items() if kind in ("linear", "activation")}
         self.calls = [call for call in calls if not any(id(outer) in whole for outer, _ in call.inside)]
         modules = [call for call in self.calls if not call.function]
@@ -248,7 +233,7 @@ class _Reader:
                 layer.paths[kind] = self._paths(call)  # type: ignore[index]
                 layer.shapes[kind] = call.shape  # type: ignore[index]
             self.origin[call.result] = home
-        elif kind == "" and not loose and _passes(call.module):
+        elif kind == "" and not loose and passes(call.module):
             self.origin[call.result] = home
 
     def _begin(self, call: _Call) -> None:
@@ -330,59 +315,6 @@ class _Reader:
                 used = {path for paths in other.paths.values() for path in paths}
                 if other.span != layer.span and used & set(layer.span):
                     layer.span = ()
-
-
-def _slots(network: nn.Module) -> dict[int, list[str]]:
-    """Every place of every module, one path each; a parent that stands twice counts once."""
-    slots: dict[int, list[str]] = {id(network): [""]}
-    seen: set[tuple[int, str]] = set()
-    for path, module in network.named_modules(remove_duplicate=False):
-        for name, child in module._modules.items():
-            if child is not None and (id(module), name) not in seen:
-                seen.add((id(module), name))
-                slots.setdefault(id(child), []).append(join(path, name))
-    return slots
-
-
-def _kind(module: nn.Module, in_shape: Shape, shape: Shape) -> str:
-    """The role that a module plays: linear, norm, activation, dropout, distribution, or none."""
-    for kind, types in _KINDS.items():
-        if isinstance(module, types):
-            return kind
-    if isinstance(module, Keyed) and module.stream == "dropout":
-        return "dropout"
-    plain = _passes(module) and not any(True for _ in module.buffers())
-    torch_own = type(module).__module__.startswith("torch.nn.modules")
-    if plain and not torch_own and in_shape == shape and shape and _bends(module, shape):
-        return "activation"
-    return ""
-
-
-def _passes(module: nn.Module) -> bool:
-    """Whether what a module gives is still its layer's: a leaf without parameters, as pooling."""
-    return not any(True for _ in module.children()) and not any(True for _ in module.parameters())
-
-
-def _bends(module: nn.Module, shape: Shape) -> bool:
-    """Whether a module of unknown type works element by element and is not linear.
-
-    Seen by trying: it must commute with a permutation of the elements, and its value half-way
-    between two batches must differ from half the sum of its values.
-    """
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn((2, *shape), generator=generator)
-    order = torch.randperm(x.numel(), generator=generator)
-    moved = x.flatten()[order].view_as(x)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            at_x, at_moved = module.forward(x.clone()), module.forward(moved.clone())
-            between = module.forward((x + moved) / 2)
-    except Exception:
-        return False
-    if not isinstance(at_x, Tensor) or at_x.shape != x.shape:
-        return False
-    commutes = torch.allclose(at_x.flatten()[order].view_as(x), at_moved, atol=1e-6)
-    return commutes and not torch.allclose(between, (at_x + at_moved) / 2, atol=1e-3)
 
 
 __all__ = ["traced_layers"]

@@ -204,3 +204,44 @@ def test_missing_data_says_how_to_get_it(tmp_path):
     study = small_study(tmp_path, data="mnist", network="784-8-10", data_root=str(tmp_path))
     with pytest.raises(DataMissing, match="RETROPROP_DATA"):
         run(study, pool=Here())
+
+
+def test_a_failed_tuning_group_is_reported_and_tried_again(tmp_path):
+    study = small_study(tmp_path, memory=0.0003)
+    results = run(study, pool=Here(broken=[1]))
+    failed = [t for t in results.trials if t.error]
+    assert {t.role for t in failed} == {"tuning"}
+    assert -1 in results.chosen
+    mended = run(study, pool=Here())
+    assert not any(t.error for t in mended.trials)
+    assert -1 not in mended.chosen
+
+
+def test_a_resumed_run_uses_the_stored_plan_as_it_is(tmp_path, monkeypatch):
+    """Less is left after a stop, but what was planned compiled stays compiled."""
+    from retroprop.ensemble import planner
+
+    def compiled(folder):
+        with open_store(folder, None) as store:
+            return [group.compiled for _, group in store.planned("reporting")]
+
+    class Stopped(Here):
+        """Trains all of tuning and one group of reporting; here it is the plan that counts."""
+
+        def run(self, jobs):
+            for count, (key, job) in enumerate(jobs):
+                if count and job["settings"][0]["seed"].startswith("reporting"):
+                    raise KeyboardInterrupt
+                yield from super().run([(key, {**job, "compiled": False})])
+
+    study = small_study(tmp_path, memory=0.0003, seeds=4)
+    monkeypatch.setattr(planner, "_WORTH_COMPILING", 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, pool=Stopped())
+    before = compiled(tmp_path)
+    assert before
+    assert all(before)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, pool=Stopped())
+    assert len(compiled(tmp_path)) == len(before) - 1
+    assert all(compiled(tmp_path))

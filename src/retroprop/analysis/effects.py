@@ -32,6 +32,7 @@ from retroprop.analysis.images import image_bounds
 from retroprop.analysis.intervals import interval
 from retroprop.analysis.permutation import sign_flip
 from retroprop.analysis.records import (
+    BoolArray,
     Contrast,
     Effect,
     Factor,
@@ -68,7 +69,8 @@ def factorial_effects(
     images: int,
     generator: np.random.Generator,
     correct: npt.ArrayLike | None = None,
-    tuning_variance: float = 0.0,
+    tuning_variance: npt.ArrayLike = 0.0,
+    tuning_seeds: int | None = None,
 ) -> list[Effect]:
     """Every effect of a full or fractional factorial.
 
@@ -85,8 +87,10 @@ def factorial_effects(
         generator: Draws bootstrap resamples and flips where there are too many seeds to count all.
         correct: `(seeds, L1, ..., Lk, images)`, correctness on a fixed test set, 1 or 0; a diverged
             trial holds chance. When given, a claim also needs the interval over seeds and images.
-        tuning_variance: How much an arm would vary if it were tuned again, in squared points, from
-            `retuning.tuning_variance`. When given, a claim must stand against that luck too.
+        tuning_variance: How far luck in tuning may have moved each arm, in squared points, from
+            `retuning.tuning_variances`: `(L1, ..., Lk)`, or flat in that order, or one number for
+            all. When given, a claim must stand against that luck too.
+        tuning_seeds: How many tuning seeds that variance rests on; see `retuning.tuning_p`.
 
     Returns:
         First the rows in points (main, interaction, add_one_in, leave_one_out, shapley), then the
@@ -101,7 +105,8 @@ def factorial_effects(
     if present.all():
         extras += shapley_values(factors)
     bits = None if correct is None else _checked_bits(correct, values, images)
-    return _table(_Study(values, images, bits, tuning_variance), family, extras, generator)
+    luck = _checked_luck(tuning_variance, present)
+    return _table(_Study(values, images, bits, luck, tuning_seeds), family, extras, generator)
 
 
 def contrast_effects(
@@ -112,7 +117,8 @@ def contrast_effects(
     images: int,
     generator: np.random.Generator,
     correct: ArmArrays | None = None,
-    tuning_variance: float = 0.0,
+    tuning_variance: npt.ArrayLike = 0.0,
+    tuning_seeds: int | None = None,
 ) -> list[Effect]:
     """Every effect of a one-at-a-time or leave-one-out design; its contrasts are the claim family.
 
@@ -128,7 +134,8 @@ def contrast_effects(
         generator: Draws bootstrap resamples and flips where there are too many seeds to count all.
         correct: The baseline's and the arms' correctness `(seeds, images)` on a fixed test set.
             When given, a claim also needs the interval over seeds and images.
-        tuning_variance: As in `factorial_effects`.
+        tuning_variance: As in `factorial_effects`, `(1 + arms,)`: the baseline's, then each arm's.
+        tuning_seeds: As in `factorial_effects`.
 
     Returns:
         One row an arm in points, then the same in log-odds, in the order of the arms.
@@ -146,7 +153,9 @@ def contrast_effects(
     bits = None
     if correct is not None:
         bits = _checked_bits(_correct_cells(correct, arms), values, images)
-    return _table(_Study(values, images, bits, tuning_variance), _arm_contrasts(kind, arms), [], generator)
+    luck = _checked_luck(tuning_variance, np.ones(values.shape[1:], dtype=np.bool_))
+    study = _Study(values, images, bits, luck, tuning_seeds)
+    return _table(study, _arm_contrasts(kind, arms), [], generator)
 
 
 def factorial_image_intervals(correct: npt.ArrayLike, factors: Sequence[Factor]) -> list[ImageInterval]:
@@ -191,12 +200,13 @@ def contrast_image_intervals(
 @final
 @dataclass(frozen=True, eq=False)
 class _Study:
-    """Accuracies `(seeds, arms...)`, test images, correctness `(..., images)`, luck of tuning."""
+    """Accuracies `(seeds, arms...)`, test images, correctness `(..., images)`, luck `(arms,)`."""
 
     outcome: FloatArray
     images: int
     bits: FloatArray | None
-    tuning_variance: float
+    luck: FloatArray
+    tuning_seeds: int | None
 
 
 def _table(
@@ -264,10 +274,11 @@ def _judged(
         family=len(groups),
     )
     weights = stacked(family, family[0].weights.size)
-    lucky = _corrected(tuning_p(values, weights, study.tuning_variance), groups) >= ALPHA
+    lucky = _corrected(tuning_p(values, weights, study.luck, study.tuning_seeds), groups) >= ALPHA
+    lucky &= np.square(weights) @ study.luck > 0.0
     for group in groups:
         for i in group:
-            if study.tuning_variance > 0.0 and lucky[i] and claims[i] in {HELPS, HURTS}:
+            if lucky[i] and claims[i] in {HELPS, HURTS}:
                 claims[i] = LUCK_OF_TUNING
             others = [family[j].name for j in group if j != i]
             if others and claims[i] in {HELPS, HURTS}:
@@ -348,6 +359,16 @@ def _checked_bits(correct: npt.ArrayLike, outcome: FloatArray, images: int) -> F
             " pass over the same test images (a diverged trial holds chance for every image)."
         )
     return bits
+
+
+def _checked_luck(variance: npt.ArrayLike, present: BoolArray) -> FloatArray:
+    """One variance an arm `(arms,)`, in squared points; 0 where a fraction has no arm."""
+    luck = np.asarray(variance, dtype=np.float64)
+    if luck.shape not in {(), (present.size,), present.shape}:
+        raise RetropropError(
+            f"tuning_variance has shape {luck.shape}; expected one number an arm, {present.shape}."
+        )
+    return np.where(present.ravel(), luck.ravel(), 0.0)
 
 
 def _image_rows(bits: npt.NDArray[np.generic], contrasts: list[Contrast]) -> list[ImageInterval]:

@@ -1,9 +1,10 @@
-"""Main effects that mislead: an interaction is as large as the main effect itself."""
+"""Main effects that mislead: a claimed interaction is as large as the main effect itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from retroprop.analysis.claims import HELPS, HURTS
 from retroprop.analysis.records import Effect
 
 
@@ -28,8 +29,9 @@ class MisleadingMainEffect:
 def misleading_main_effects(effects: Sequence[Effect]) -> list[MisleadingMainEffect]:
     """Finds the main effects that must not be read alone.
 
-    That is so when an interaction of the level is at least as large as its main effect and the
-    interaction's interval excludes 0. Both factors of an interaction are looked at.
+    That is so when an interaction of the level is at least as large as its main effect and carries
+    a claim of its own. Where its verdict is withheld or indicative, nothing is said. Both factors
+    of an interaction are looked at.
 
     Args:
         effects: The effects of one study; only main effects and interactions in points are read.
@@ -41,7 +43,7 @@ def misleading_main_effects(effects: Sequence[Effect]) -> list[MisleadingMainEff
     mains = {(row.factor, row.level): row.estimate for row in rows if row.kind == "main"}
     found = []
     for row in rows:
-        if row.kind != "interaction" or not (row.low > 0.0 or row.high < 0.0):
+        if row.kind != "interaction" or row.claim not in {HELPS, HURTS}:
             continue
         one, two = (row.factor, row.level), (row.other_factor, row.other_level)
         found += [

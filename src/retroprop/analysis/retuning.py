@@ -12,20 +12,21 @@ from retroprop.study.tuning import choose_rate
 DRAWS = 1_000
 
 
-def tuning_variance(
+def tuning_variances(
     validation: npt.ArrayLike,
     diverged: npt.ArrayLike,
     multipliers: npt.ArrayLike,
     *,
     chance: float,
     generator: np.random.Generator,
-) -> float:
-    """How much an arm's accuracy would vary if its rate were tuned again, as a variance.
+) -> FloatArray:
+    """How far luck in tuning may have moved each arm, as a variance.
 
     Reporting seeds are trained at one chosen rate, so they cannot show it. The tuning seeds of each
-    arm are resampled, the deviations widened for their small number, and the rate chosen again;
-    the variance of the mean validation accuracy at the chosen rate is averaged over arms. It leans
-    to the large side, because the means resampled about are themselves noisy.
+    arm are resampled, the deviations widened for their small number, and the rate chosen again. Two
+    parts are added: the variance of the mean validation accuracy at the rates chosen again, and the
+    mean square of how far the rate in use falls short of the best one. The first is small where
+    rivals look alike by chance; the second then is not. The sum leans to the large side.
 
     Args:
         validation: `(arms, rates, seeds)`, validation accuracy as a fraction over tuning seeds.
@@ -35,12 +36,98 @@ def tuning_variance(
         generator: Draws the resamples.
 
     Returns:
-        Squared points of accuracy, for one arm.
+        `(arms,)`, squared points of accuracy.
 
     Raises:
         RetropropError: Only one tuning seed; or as in `choose_rate`.
     """
+    used = choose_rate(validation, diverged, multipliers, chance=chance)
+    means, redrawn = _redrawn(validation, diverged, chance, generator)
+    rows = np.arange(len(used))
+    reached = means[rows, np.argmax(redrawn, axis=2)]
+    again = (reached - reached[0]).var(axis=0)
+    short = np.square(redrawn.max(axis=2) - redrawn[:, rows, used]).mean(axis=0)
+    found: FloatArray = 1e4 * (again + short)
+    return found
+
+
+def tuning_variance(
+    validation: npt.ArrayLike,
+    diverged: npt.ArrayLike,
+    multipliers: npt.ArrayLike,
+    *,
+    chance: float,
+    generator: np.random.Generator,
+) -> float:
+    """The first part of `tuning_variances`, averaged over arms; no claim rests on it.
+
+    Args:
+        validation: As in `tuning_variances`.
+        diverged: As in `tuning_variances`.
+        multipliers: As in `tuning_variances`.
+        chance: As in `tuning_variances`.
+        generator: As in `tuning_variances`.
+
+    Returns:
+        Squared points of accuracy, for one arm.
+
+    Raises:
+        RetropropError: As in `tuning_variances`.
+    """
     choose_rate(validation, diverged, multipliers, chance=chance)  # for its checks of the arrays
+    means, redrawn = _redrawn(validation, diverged, chance, generator)
+    reached = means[np.arange(len(means)), np.argmax(redrawn, axis=2)]
+    return float(1e4 * (reached - reached[0]).var(axis=0).mean())
+
+
+def tuning_p(
+    contrasts: FloatArray,
+    weights: FloatArray,
+    variance: npt.ArrayLike,
+    tuning_seeds: int | None = None,
+) -> FloatArray:
+    """Two-sided t tests that count the luck of tuning beside the spread of the seeds.
+
+    Args:
+        contrasts: `(seeds, m)`, in points of accuracy.
+        weights: `(m, arms)`, the weights of the contrasts.
+        variance: `(arms,)`, what `tuning_variances` returned, in squared points; or one for all.
+        tuning_seeds: How many tuning seeds the variance was estimated from, 2 or more. The degrees
+            of freedom then follow Satterthwaite's formula; without it they are the contrasts' own.
+
+    Returns:
+        `(m,)`. It is 1 with one seed, and where there is no spread at all.
+
+    Raises:
+        RetropropError: A variance below 0 or not finite, or not one an arm.
+    """
+    luck = np.asarray(variance, dtype=np.float64)
+    seeds, m = contrasts.shape
+    if luck.shape not in {(), (1,), weights.shape[1:]} or not ((luck >= 0.0) & (luck < np.inf)).all():
+        raise RetropropError(
+            f"Got tuning_variance={luck.tolist()}; expected squared points, 0 or more, one for each of"
+            f" {weights.shape[1]} arms."
+        )
+    if seeds == 1:
+        return np.ones(m)
+    own = contrasts.var(axis=0, ddof=1) / seeds
+    by_arm = np.square(weights) * luck
+    total = own + by_arm.sum(axis=1)
+    known = total > ROUNDING**2
+    total = np.where(known, total, 1.0)
+    degrees: FloatArray | int = seeds - 1
+    if tuning_seeds is not None:
+        unsure = own**2 / (seeds - 1) + np.square(by_arm).sum(axis=1) / (tuning_seeds - 1)
+        degrees = total**2 / np.where(known, unsure, 1.0)
+    size = np.abs(contrasts.mean(axis=0)) / np.sqrt(total)
+    p: FloatArray = np.where(known, 2.0 * stats.t.sf(size, degrees), 1.0)
+    return p
+
+
+def _redrawn(
+    validation: npt.ArrayLike, diverged: npt.ArrayLike, chance: float, generator: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Mean accuracies `(arms, rates)`, and the same of resampled seeds `(draws, arms, rates)`."""
     values = np.where(np.asarray(diverged, dtype=np.bool_), chance, np.asarray(validation))
     arms, _, seeds = values.shape
     if seeds < 2:
@@ -48,37 +135,8 @@ def tuning_variance(
             "One tuning seed cannot show what another tuning would choose; expected 2 or more. Add"
             " tuning seeds, or say in the report that the luck of tuning is not covered."
         )
-    mean = values.mean(axis=2)
+    means = values.mean(axis=2)
     widen = np.sqrt(seeds / (seeds - 1))
     shares = generator.multinomial(seeds, np.full(seeds, 1.0 / seeds), size=(DRAWS, arms)) / seeds
     resampled = np.einsum("das,ars->dar", shares, values)
-    chosen = np.argmax(mean + widen * (resampled - mean), axis=2)
-    reached = mean[np.arange(arms), chosen]
-    return float(1e4 * (reached - reached[0]).var(axis=0).mean())
-
-
-def tuning_p(contrasts: FloatArray, weights: FloatArray, variance: float) -> FloatArray:
-    """Two-sided t tests that count the luck of tuning beside the spread of the seeds.
-
-    Args:
-        contrasts: `(seeds, m)`, in points of accuracy.
-        weights: `(m, arms)`, the weights of the contrasts.
-        variance: What `tuning_variance` returned, in squared points.
-
-    Returns:
-        `(m,)`. It is 1 with one seed, and where there is no spread at all.
-
-    Raises:
-        RetropropError: A variance below 0 or not finite.
-    """
-    if not 0.0 <= variance < np.inf:
-        raise RetropropError(f"Got tuning_variance={variance}; expected squared points, 0 or more.")
-    seeds, m = contrasts.shape
-    if seeds == 1:
-        return np.ones(m)
-    own = contrasts.var(axis=0, ddof=1) / seeds
-    error = np.sqrt(own + variance * np.square(weights).sum(axis=1))
-    known = error > ROUNDING
-    size = np.abs(contrasts.mean(axis=0)) / np.where(known, error, 1.0)
-    p: FloatArray = np.where(known, 2.0 * stats.t.sf(size, seeds - 1), 1.0)
-    return p
+    return means, means + widen * (resampled - means)

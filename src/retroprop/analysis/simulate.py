@@ -20,10 +20,11 @@ import numpy as np
 
 from retroprop.analysis.claims import HELPS, HURTS
 from retroprop.analysis.contrasts import points
-from retroprop.analysis.effects import factorial_effects
+from retroprop.analysis.effects import contrast_effects, factorial_effects
 from retroprop.analysis.images import image_interval
 from retroprop.analysis.intervals import BOOTSTRAP_SEEDS, RESAMPLES, interval, student_interval
-from retroprop.analysis.retuning import tuning_variance
+from retroprop.analysis.records import Effect, FloatArray
+from retroprop.analysis.retuning import tuning_variances
 from retroprop.analysis.worlds import (
     CHANCE,
     FACTORS,
@@ -35,6 +36,7 @@ from retroprop.analysis.worlds import (
     SYMMETRIC,
     TEST_IMAGES,
     TUNING_SEEDS,
+    BaselineWorld,
     ImageWorld,
     StudyWorld,
 )
@@ -101,7 +103,7 @@ def image_coverage(
 
 
 def claim_rates(
-    world: StudyWorld, *, studies: int, generator: np.random.Generator, allow_for_tuning: bool
+    world: StudyWorld | BaselineWorld, *, studies: int, generator: np.random.Generator, allow_for_tuning: bool
 ) -> tuple[float, float]:
     """Simulates whole studies: tuning, choice of rates, reporting seeds, effects, claims.
 
@@ -119,17 +121,11 @@ def claim_rates(
     with _cheap_collection():
         for _ in range(studies):
             validation, outcome = world.draw(generator)
-            variance = 0.0
+            luck = np.zeros(len(validation))
             if allow_for_tuning:
                 none = np.zeros(validation.shape, dtype=np.bool_)
-                variance = tuning_variance(validation, none, MULTIPLIERS, chance=CHANCE, generator=generator)
-            effects = factorial_effects(
-                outcome,
-                FACTORS,
-                images=TEST_IMAGES,
-                generator=generator,
-                tuning_variance=variance,
-            )
+                luck = tuning_variances(validation, none, MULTIPLIERS, chance=CHANCE, generator=generator)
+            effects = _effects(outcome, luck, generator)
             claimed = {(row.kind, row.factor, row.claim) for row in effects if row.claim in {HELPS, HURTS}}
             true += bool(claimed & right)
             false += bool(claimed - right)
@@ -217,8 +213,9 @@ def tables(results: Mapping[str, Any]) -> str:
         f"**How often a 95 % interval holds the truth.**\n\n{coverages}\n\n"
         f"**The same for a fixed test set: the truth is about new seeds and new images.**\n\n"
         f"{images}\n\n"
-        f"**How often a whole study claims.** 2^5 arms, {len(MULTIPLIERS)} rates,"
-        f" {TUNING_SEEDS} tuning seeds, {REPORTING_SEEDS} reporting seeds.\n\n{claims}"
+        f"**How often a whole study claims.** 2^5 arms (one at a time: 1 + {len(FACTORS)}),"
+        f" {len(MULTIPLIERS)} rates, {TUNING_SEEDS} tuning seeds, {REPORTING_SEEDS} reporting seeds."
+        f"\n\n{claims}"
     )
 
 
@@ -316,6 +313,29 @@ def _claim_rows(studies: int, generator: np.random.Generator) -> list[dict[str, 
                 }
             )
     return rows
+
+
+def _effects(outcome: FloatArray, luck: FloatArray, generator: np.random.Generator) -> list[Effect]:
+    """The effects of a factorial `(seeds, 2, ..., 2)`, or of a baseline and its arms `(seeds, arms)`."""
+    if outcome.ndim > 2:
+        return factorial_effects(
+            outcome,
+            FACTORS,
+            images=TEST_IMAGES,
+            generator=generator,
+            tuning_variance=luck,
+            tuning_seeds=TUNING_SEEDS,
+        )
+    arms = {(factor.name, "on"): outcome[:, i] for i, factor in enumerate(FACTORS, start=1)}
+    return contrast_effects(
+        "one_at_a_time",
+        outcome[:, 0],
+        arms,
+        images=TEST_IMAGES,
+        generator=generator,
+        tuning_variance=luck,
+        tuning_seeds=TUNING_SEEDS,
+    )
 
 
 @contextmanager

@@ -115,6 +115,45 @@ class StudyWorld:
         return validation, tested.T.reshape(REPORTING_SEEDS, *(2 for _ in FACTORS))
 
 
+@final
+@dataclass(frozen=True)
+class BaselineWorld:
+    """A one-at-a-time A/A study of five arms whose baseline alone is hard to tune.
+
+    The arms are those of a `StudyWorld` with one clearly best rate. Every contrast has the baseline
+    in it, so one poor choice there moves all five.
+
+    Attributes:
+        rates: The baseline's true accuracy at each learning rate of the grid.
+        noise: How far the baseline's trials scatter, as a standard deviation.
+    """
+
+    name: str
+    rates: tuple[float, ...]
+    noise: float
+    effect: float = 0.0
+
+    def draw(self, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Tunes the baseline and its arms, then trains their reporting seeds.
+
+        Args:
+            generator: Draws everything.
+
+        Returns:
+            Validation accuracy `(arms, rates, tuning seeds)`, and test accuracy of the reporting
+            seeds `(seeds, arms)`; the baseline is the first arm.
+        """
+        truth = np.array([self.rates, *(_CLEAR for _ in FACTORS)])
+        noise = np.array([self.noise, *(TRIAL_NOISE for _ in FACTORS)])
+        shape = (*truth.shape, TUNING_SEEDS)
+        validation = _measured(truth[:, :, None], shape, generator, noise[:, None, None])
+        none = np.zeros(shape, dtype=np.bool_)
+        chosen = choose_rate(validation, none, MULTIPLIERS, chance=CHANCE)
+        reached = truth[np.arange(len(truth)), chosen]
+        tested = _measured(reached[:, None], (len(truth), REPORTING_SEEDS), generator, noise[:, None])
+        return validation, tested.T
+
+
 _CLEAR = (0.80, 0.86, 0.90, 0.86, 0.70)
 _CLOSE = (0.80, 0.89, 0.90, 0.89, 0.70)
 STUDY_WORLDS = (
@@ -127,8 +166,13 @@ STUDY_WORLDS = (
 )
 
 
-def _measured(truth: FloatArray, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+def _measured(
+    truth: FloatArray,
+    shape: tuple[int, ...],
+    generator: np.random.Generator,
+    noise: float | FloatArray = TRIAL_NOISE,
+) -> FloatArray:
     """Accuracies of trials; the last axis is seeds, whose own luck all arms share."""
     luck = SEED_NOISE * generator.standard_normal(shape[-1])
-    values = truth + luck + TRIAL_NOISE * generator.standard_normal(shape)
+    values = truth + luck + noise * generator.standard_normal(shape)
     return np.round(np.clip(values, 0.0, 1.0) * TEST_IMAGES) / TEST_IMAGES

@@ -26,15 +26,15 @@ def run(arguments: list[str]) -> int:
     try:
         with watcher:
             results = runner.run(study, watcher)
+        from retroprop.cli.report import report_on
+
+        return report_on(results, console)
     except KeyboardInterrupt:
         console.print(
             f"\nStopped. What has finished is saved in {study.folder}; the same command goes on from there.",
             soft_wrap=True,
         )
         return 130
-    from retroprop.cli.report import report_on
-
-    return report_on(results, console)
 
 
 def _parse(arguments: list[str]) -> tuple[Study, bool]:

@@ -64,11 +64,14 @@ class Loop:
             return dict(zip(self.parameters, found, strict=True))
 
         before = {name: p.detach().clone() for name, p in self.parameters.items()}
+        tracked_before = self._buffers()
         changed, state = self.recipe.rule.step(before, gradient, self.state, self.hyper)
         value = float(losses[0].detach())
         self.diverged = self.diverged or not np.isfinite(value)
         self._load(before if self.diverged else changed)
-        if not self.diverged:
+        if self.diverged:
+            self._restore(tracked_before)
+        else:
             self.state = state
             self.steps += 1
         return value

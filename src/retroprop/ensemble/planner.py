@@ -74,7 +74,9 @@ def plan(items: Sequence[Item], *, memory: float, compiler: bool) -> list[Group]
         compiler: whether compiling is possible.
     """
     groups: list[Group] = []
-    ordered = sorted(items, key=lambda item: (item.program, item.seed, item.replica, item.standing))
+    ordered = sorted(
+        items, key=lambda item: (item.program, _by_number(item.seed), item.replica, item.standing)
+    )
     for _, found in groupby(ordered, key=lambda item: item.program):
         own = list(found)
         work = sum(item.steps for item in own) * _SAVED_PER_STEP
@@ -98,13 +100,18 @@ def plan(items: Sequence[Item], *, memory: float, compiler: bool) -> list[Group]
 
 
 def _groups(items: Sequence[Item], most: int, compiled: bool) -> list[Group]:
-    standing = sorted(items, key=lambda item: (item.standing, item.seed, item.replica))
+    standing = sorted(items, key=lambda item: (item.standing, _by_number(item.seed), item.replica))
     count = -(-len(standing) // most)
     size = -(-len(standing) // count)
     return [
         Group(tuple(item.key for item in standing[i : i + size]), compiled)
         for i in range(0, len(standing), size)
     ]
+
+
+def _by_number(seed: str) -> tuple[int, str]:
+    """Sort key that puts seed 2 before seed 10."""
+    return len(seed), seed
 
 
 def _interleaved(groups: Sequence[Group]) -> list[Group]:

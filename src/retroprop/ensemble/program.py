@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call, grad
 
 from retroprop.ensemble.trial_data import keyed_modules
-from retroprop.errors import RetropropError
+from retroprop.errors import NoTwin, RetropropError
 from retroprop.fix import Recipe
 from retroprop.optim.rule import Hyper, State, Tensors
 from retroprop.stacking.dispatch import Members, members_of, original_name, same_make, stack
@@ -64,7 +64,7 @@ class Program:
         self.evaluator = copy.deepcopy(self.network).eval()
         carried = set(self.network.state_dict())
         self.owners = {name: members for name, members in members_of(self.network).items() if name in carried}
-        keyed = {path for recipe in recipes for path in keyed_modules(recipe.network)}
+        keyed = _streams(recipes)
         self.noisy: dict[str, tuple[str, Members]] = {
             f"{path}.noise": (original_name(path), module.members)
             for path, module in self.network.named_modules()
@@ -132,13 +132,13 @@ class Program:
             seen.append(aux)
             return gradients
 
-        changed, state = self.rule.step(parameters, gradient, state, hyper)
+        changed, new = self.rule.step(parameters, gradient, state, hyper)
         losses, tracked = seen[0]
         alive = alive & torch.isfinite(losses)
         return (
             self._where_alive(alive, changed, parameters),
             self._where_alive(alive, tracked, buffers),
-            state,
+            {slot: self._where_alive(alive, new[slot], state[slot]) for slot in state},
             alive,
             losses,
         )
@@ -186,3 +186,18 @@ class Program:
         parameters = self.rule.evaluated(carried.parameters, carried.state)
         with torch.no_grad():
             return functional_call(self.evaluator, {**parameters, **carried.buffers}, (x,))
+
+
+def _streams(recipes: Sequence[Recipe]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Stream and shape of the noise at every path that needs some.
+
+    Raises:
+        NoTwin: when members need different noise at one place.
+    """
+    streams: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for recipe in recipes:
+        for path, module in keyed_modules(recipe.network).items():
+            own = (module.stream, module.shape)
+            if streams.setdefault(path, own) != own:
+                raise NoTwin(f"Networks whose random numbers at {path!r} differ in stream or shape.")
+    return streams

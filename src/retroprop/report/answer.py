@@ -86,7 +86,7 @@ def _caution(
     if not names:
         return []
     if len(names) == 1:
-        return [f"but the number for {names[0]} misleads when read alone: an interaction is as large"]
+        return [f"but the number for {names[0]} misleads when read alone: a claimed interaction is as large"]
     if len(names) == len(claimed):
-        return ["but each of these numbers misleads when read alone: an interaction is as large"]
-    return [f"but the numbers for {joined(names)} mislead when read alone: an interaction is as large"]
+        return ["but each of these numbers misleads when read alone: a claimed interaction is as large"]
+    return [f"but the numbers for {joined(names)} mislead when read alone: a claimed interaction is as large"]

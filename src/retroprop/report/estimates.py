@@ -1,7 +1,7 @@
 """From finished trials to the table of effects: the arrays that `retroprop.analysis` wants."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -14,7 +14,7 @@ from retroprop.analysis.effects import (
 )
 from retroprop.analysis.looks import withhold_after_looks
 from retroprop.analysis.records import Effect, Factor, FloatArray, ImageInterval
-from retroprop.analysis.retuning import tuning_variance
+from retroprop.analysis.retuning import tuning_variances
 from retroprop.report.choices import all_on_arm, baseline_arm
 from retroprop.study.results import Results, TrialResult
 
@@ -31,7 +31,7 @@ class Estimates:
         effects: In the order of `retroprop.analysis.effects`; empty without a shared seed.
         images: The second interval of the claim family, over seeds and images; empty where each
             seed has test images of its own.
-        looked: How many seeds an earlier look saw before others were added; 0 if none did.
+        looked: How many of the seeds were seen by looks that did not see them all; 0 if none were.
     """
 
     effects: tuple[Effect, ...]
@@ -57,10 +57,11 @@ def estimate(results: Results) -> Estimates:
     if not seeds or not results.factors:
         return Estimates((), (), 0)
     effects, images = _analysed(results, seeds)
-    looked = max((look.seeds for look in results.looks if look.seeds < len(seeds)), default=0)
-    if looked:
-        effects = withhold_after_looks(effects, _analysed(results, seeds[looked:])[0])
-    return Estimates(tuple(effects), tuple(images), looked)
+    new = _new_seeds(results, seeds)
+    if len(new) < len(seeds):
+        none = [replace(effect, claim="") for effect in effects]
+        effects = withhold_after_looks(effects, _analysed(results, new)[0] if new else none)
+    return Estimates(tuple(effects), tuple(images), len(seeds) - len(new))
 
 
 def test_of(trial: TrialResult, chance: float) -> float:
@@ -78,33 +79,50 @@ def test_of(trial: TrialResult, chance: float) -> float:
     return float("nan") if trial.test_accuracy is None else trial.test_accuracy
 
 
-def luck_of_tuning(results: Results) -> float:
-    """How much an arm would vary if it were tuned again, in squared points.
+def luck_of_tuning(results: Results) -> FloatArray:
+    """How far luck in tuning may have moved each arm of the design, in squared points.
 
     Args:
         results: The study.
 
     Returns:
-        0 where nothing was chosen, or where one tuning seed cannot show it.
+        `(arms,)`; 0 where nothing was chosen, or where one tuning seed cannot show it. An arm whose
+        tuning is not finished gets the largest of the others.
     """
     arms = _design_arms(results)
     validation, diverged = results.validation[arms], results.diverged[arms]
     finished = ~np.isnan(validation).any(axis=(1, 2))
     _, rates, seeds = validation.shape
     if not finished.any() or rates < 2 or seeds < 2:
-        return 0.0
-    return tuning_variance(
+        return np.zeros(len(arms))
+    found = tuning_variances(
         validation[finished],
         diverged[finished],
         results.multipliers,
         chance=results.chance,
         generator=np.random.default_rng(SEED),
     )
+    luck = np.full(len(arms), found.max())
+    luck[finished] = found
+    return luck
 
 
 def family_kind(results: Results) -> str:
     """The kind of effect that the answer is made of."""
     return results.design if _one_factor_design(results) else "main"
+
+
+def _new_seeds(results: Results, shared: Sequence[int]) -> list[int]:
+    """The seeds that no look saw, but for looks that saw all of them."""
+    partial = [look.seeds for look in results.looks if not set(shared) <= set(look.seeds)]
+    seen = {seed for seeds in partial for seed in seeds}
+    return [seed for seed in shared if seed not in seen]
+
+
+def _tuning_seeds(results: Results) -> int | None:
+    """How many tuning seeds the luck of tuning rests on; None where one cannot show it."""
+    seeds = results.validation.shape[2]
+    return seeds if seeds > 1 else None
 
 
 def _one_factor_design(results: Results) -> bool:
@@ -125,6 +143,7 @@ def _factorial(
 ) -> tuple[list[Effect], list[ImageInterval]]:
     factors = [Factor(factor.name, factor.labels) for factor in results.factors]
     cells = _cells(results, outcome)
+    luck = dict(zip(_design_arms(results), luck_of_tuning(results)[:, None], strict=True))
     correct = None if bits is None else _cells(results, bits)
     effects = factorial_effects(
         cells,
@@ -132,7 +151,8 @@ def _factorial(
         images=results.images,
         generator=np.random.default_rng(SEED),
         correct=correct,
-        tuning_variance=luck_of_tuning(results),
+        tuning_variance=_cells(results, luck)[0],
+        tuning_seeds=_tuning_seeds(results),
     )
     return effects, [] if correct is None else factorial_image_intervals(correct, factors)
 
@@ -147,6 +167,7 @@ def _contrasts(
     base = min(outcome) if against is None else against
     keys = {_changed(results, i, base): i for i in outcome if i != base}
     accuracy = {key: outcome[i] for key, i in keys.items()}
+    luck = dict(zip(_design_arms(results), luck_of_tuning(results), strict=True))
     correct: tuple[FloatArray, dict[tuple[str, str], FloatArray]] | None = None
     if bits is not None:
         correct = (bits[base], {key: bits[i] for key, i in keys.items()})
@@ -157,7 +178,8 @@ def _contrasts(
         images=results.images,
         generator=np.random.default_rng(SEED),
         correct=correct,
-        tuning_variance=luck_of_tuning(results),
+        tuning_variance=[luck[i] for i in (base, *keys.values())],
+        tuning_seeds=_tuning_seeds(results),
     )
     return effects, [] if correct is None else contrast_image_intervals(kind, *correct)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from retroprop.analysis.claims import HURTS
 from retroprop.analysis.records import Effect
 from retroprop.report.gradients import vanishing
 from retroprop.report.summary import Summary
@@ -40,7 +41,7 @@ def looks_sentence(results: Results) -> str:
     """How often someone looked before."""
     if not results.looks:
         return "Nobody looked at the results before this analysis."
-    seen = ", ".join(f"{look.time} ({plural(look.seeds, 'seed')})" for look in results.looks)
+    seen = ", ".join(f"{look.time} ({plural(len(look.seeds), 'seed')})" for look in results.looks)
     return f"{plural(len(results.looks), 'earlier look')}: {seen}."
 
 
@@ -97,13 +98,17 @@ def misleading_sentences(summary: Summary) -> list[str]:
 
 
 def harm_sentences(summary: Summary) -> list[str]:
-    """Why a fix that thins the error signal may do harm alone, where both have been measured."""
+    """Why a fix that thins the error signal may do harm alone, where both have been measured.
+
+    Add-one-in rows carry no verdict, so they are worded as estimates; one-at-a-time rows are named
+    only where the study claims them.
+    """
     results = summary.results
     share = vanishing(results, summary.gradients)
     harm = [
         e
         for e in summary.of_kind("add_one_in", "one_at_a_time")
-        if e.high < 0.0 and _slot(results, e) in _THINNING
+        if (e.high < 0.0 if e.kind == "add_one_in" else e.claim == HURTS) and _slot(results, e) in _THINNING
     ]
     if not harm or not share > 0:
         return []
@@ -111,15 +116,15 @@ def harm_sentences(summary: Summary) -> list[str]:
         f"{effect_name(results.factors, e)} {signed(e.estimate)} points {range_of(e.low, e.high)}"
         for e in harm
     )
-    names = joined([effect_name(results.factors, e) for e in harm])
     slots = {_slot(results, e): effect_name(results.factors, e) for e in harm}
     how = [f"{name} {_THINNING[slot]}" for slot, name in slots.items()]
     reason = (
-        f"A likely reason, which this study does not test: the baseline's first layer gets "
+        f"If that is so, a possible reason, which this study does not test: the baseline's first layer gets "
         f"{one_in(share)} of the output layer's gradient at the first step. {joined(how)}. That "
         "takes away part of a signal that has already almost vanished, and nothing makes up for it."
     )
-    found = [f"Added alone to the baseline, {names} made it worse: {sizes}.", reason]
+    verdict = " Rows like this carry no verdict." if harm[0].kind == "add_one_in" else ""
+    found = [f"Added alone to the baseline, the study measured for {sizes}.{verdict}", reason]
     kept = {(e.factor, e.level): e for e in summary.of_kind("leave_one_out")}
     beside = [kept[e.factor, e.level] for e in harm if (e.factor, e.level) in kept]
     if beside:
@@ -127,7 +132,7 @@ def harm_sentences(summary: Summary) -> list[str]:
             f"{effect_name(results.factors, e)} {signed(e.estimate)} points {range_of(e.low, e.high)}"
             for e in beside
         )
-        found.append(f"With all other fixes on, the same change is worth: {rest}.")
+        found.append(f"With all other fixes on, it measured for {rest}. These carry no verdict either.")
     return found
 
 

@@ -28,7 +28,7 @@ class Summary:
         seeds: The reporting seeds that make pairs.
         effects: Rows of effects.csv, in both metrics.
         images: Second intervals, over seeds and images; empty without an official test set.
-        misleading: Main effects that an interaction is as large as.
+        misleading: Main effects that a claimed interaction is as large as.
         choices: What was picked, by validation only.
         arms: Rows of all arms, the best validation accuracy first.
         trial_flags: Flags of every trial, in the order of `results.trials`.
@@ -107,10 +107,7 @@ def _notes(results: Results, arms: Sequence[ArmRow], found: Estimates) -> list[s
         counts = joined([f"{flag} ({plural(n, 'arm')})" for flag, n in flags.most_common()])
         notes.append(f"Flagged arms are compared less fairly than the others: {counts}.")
     if found.looked:
-        notes.append(
-            f"An earlier look saw {plural(found.looked, 'reporting seed')}, and seeds were added "
-            "after it. A verdict stands only where the new seeds alone give it too."
-        )
+        notes.append(_looked(found.looked, len(results.shared_seeds())))
     if found.effects and results.validation.shape[1] > 1 and results.validation.shape[2] == 1:
         notes.append(
             "Rates were chosen on one tuning seed, which cannot show how lucky the choice was; verdicts do "
@@ -122,6 +119,19 @@ def _notes(results: Results, arms: Sequence[ArmRow], found: Estimates) -> list[s
             "interval over images and the verdicts rest on seeds alone."
         )
     return notes
+
+
+def _looked(looked: int, seeds: int) -> str:
+    """What earlier looks saw of the seeds that are analysed now."""
+    if looked == seeds:
+        return (
+            f"Earlier looks each saw a part of the {plural(seeds, 'seed')} and together all of them, so no "
+            "seed is new and no verdict can stand. Add reporting seeds."
+        )
+    return (
+        f"Earlier looks saw {looked} of the {plural(seeds, 'seed')}, and the others were added after. "
+        "A verdict stands only where the new seeds alone give it too."
+    )
 
 
 def _missing(results: Results, arms: Sequence[ArmRow]) -> str:

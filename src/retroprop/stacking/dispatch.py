@@ -61,6 +61,10 @@ def stacked_tensors(modules: Sequence[nn.Module], into: nn.Module) -> None:
         into.register_buffer(name, stacked, persistent=name not in persistent)
 
 
+# What every module holds and no computation reads, and the receipts of `apply`.
+_TORCHS_OWN = {name for name in vars(nn.Module()) if name.startswith("_")} | {"_retroprop_receipts"}
+
+
 def _same_kind(a: nn.Module, b: nn.Module) -> bool:
     """Whether two modules differ in the values of parameters and buffers alone."""
     if type(a) is not type(b) or list(a._modules) != list(b._modules):
@@ -73,10 +77,21 @@ def _same_kind(a: nn.Module, b: nn.Module) -> bool:
         ]
         for module in (a, b)
     ]
-    plain = [
-        {name: value for name, value in vars(module).items() if not name.startswith("_")} for module in (a, b)
-    ]
-    return shapes[0] == shapes[1] and plain[0] == plain[1]
+    plain = [{n: v for n, v in vars(module).items() if n not in _TORCHS_OWN} for module in (a, b)]
+    return (
+        shapes[0] == shapes[1]
+        and plain[0].keys() == plain[1].keys()
+        and all(_equal(value, plain[1][name]) for name, value in plain[0].items())
+    )
+
+
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+    try:
+        return bool(a == b)
+    except (RuntimeError, ValueError):  # arrays and their like: unsure is different
+        return False
 
 
 def same_make(a: nn.Module, b: nn.Module) -> bool:
@@ -189,9 +204,13 @@ class Choice(nn.Module):
         count = len(self._modules)
         branches = [self.get_submodule(f"branch{i}") for i in range(count)]
         if self.by_mask:
-            out = branches[0](*inputs)
-            for i in range(1, count):
-                out = torch.where(self.get_buffer(f"mask{i}"), branches[i](*inputs), out)
+            out = None
+            for i in range(count):
+                mask = self.get_buffer(f"mask{i}")
+                # Others see zeros: a slope of theirs that overflows would come back as 0 * inf.
+                own = branches[i](*(torch.where(mask, x, 0) for x in inputs))
+                out = own if out is None else torch.where(mask, own, out)
+            assert out is not None
             return out
         pieces = [self._pieces(x) for x in inputs]
         done: list[Tensor | None] = [None] * len(self.runs)

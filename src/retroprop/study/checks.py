@@ -56,8 +56,8 @@ def chosen_device(wanted: str) -> str:
     return "cuda" if there and wanted != "cpu" else "cpu"
 
 
-def arm_costs(study: Study) -> list[dict[str, Any]]:
-    """Parameters, FLOPs of one step and receipt of every arm; building them proves that all fixes fit.
+def arm_costs(study: Study, data: Dataset) -> list[dict[str, Any]]:
+    """Parameters and FLOPs of one step of every arm; building them proves that all fixes fit.
 
     Raises:
         RetropropError: when an arm's fix finds no site, or its fixes do not go together.
@@ -68,21 +68,31 @@ def arm_costs(study: Study) -> list[dict[str, Any]]:
         costs.append(
             {
                 "parameters": sum(p.numel() for p in recipe.network.parameters()),
-                "flops": step_flops(recipe, study.batch or 1),
+                "flops": step_flops(recipe, study.batch or data.sizes[0]),
             }
         )
     return costs
 
 
 def step_flops(recipe: Recipe, batch: int) -> int:
-    """Counted floating-point operations of one step, forward and backward, by torch's counter."""
+    """Counted floating-point operations of one step, forward and backward, by torch's counter.
+
+    Raises:
+        RetropropError: when the network cannot be trained on minibatches of that size.
+    """
     from retroprop.ensemble.loop import own_copy
 
-    network = own_copy(recipe).network
+    network = own_copy(recipe).network.train()
     inputs = next(module for module in network.modules() if isinstance(module, torch.nn.Linear))
-    with FlopCounterMode(display=False) as counter:
-        network.train()(torch.zeros(max(batch, 2), inputs.in_features)).sum().backward()
-    return int(counter.get_total_flops())
+    cases = min(batch, 2)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            network(torch.zeros(cases, inputs.in_features)).sum().backward()
+    except ValueError as error:  # batch norm cannot take one case
+        raise RetropropError(
+            f"batch={batch} was given, and a network cannot be trained on it ({error}). Give a larger batch."
+        ) from None
+    return int(counter.get_total_flops()) * batch // cases
 
 
 def free_memory(limit: float | None) -> int:

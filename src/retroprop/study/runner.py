@@ -78,7 +78,7 @@ def prepare(study: Study) -> Prepared:
     """
     data = checked_data(study)
     device = chosen_device(study.device)
-    costs = arm_costs(study)
+    costs = arm_costs(study, data)
     steps = study.epochs * (data.sizes[0] // study.batch if study.batch else 1)
     memory = free_memory(study.memory)
     needed = 4 * 24 * max(cost["parameters"] for cost in costs)
@@ -89,6 +89,18 @@ def prepare(study: Study) -> Prepared:
         )
     workers = 1 if device == "cuda" else cores()
     return Prepared(device, workers, memory, steps, costs, data.fingerprint())
+
+
+def _hold(lock: int) -> None:
+    """Lock an open file until this process ends, in whatever way."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager
@@ -107,10 +119,8 @@ def locked(folder: Path) -> Iterator[None]:
             f"The folder {str(folder)!r} cannot be written ({error.strerror}). Give another with --out."
         ) from None
     try:
-        import fcntl
-
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go when the process ends
+            _hold(lock)
         except OSError:
             raise StoreError(
                 f"Another process is running the study in {str(folder)!r}. Wait for it, or give another "
@@ -159,9 +169,8 @@ def load_results(folder: Path) -> Results:
         StoreError: when there is no store that this version reads.
     """
     with open_store(folder, None) as store:
-        settings = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
-        study = Study.from_mapping({**settings, "out": str(folder)})
-        return _looked_at(read(study, store, arm_costs(study)), store)
+        study = Study.load(folder / "study.yaml", out=str(folder))
+        return _looked_at(read(study, store, arm_costs(study, checked_data(study))), store)
 
 
 def _looked_at(results: Results, store: Store) -> Results:
@@ -215,7 +224,7 @@ def _train(
             said.add(text)
         for trial, row in zip(members, answer["rows"], strict=True):
             if not study.arms[trial.arm].reference:
-                score = row["result"]["validation_curve"][-1]
+                score = 0.0 if row["result"]["diverged"] else row["result"]["validation_curve"][-1]
                 scores.setdefault((trial.arm, trial.multiplier), []).append(score)
         best = max(scores, key=lambda arm: float(np.mean(scores[arm])), default=None)
         label = study.arms[best[0]].label if best else ""

@@ -31,8 +31,8 @@ CREATE TABLE looks (time TEXT NOT NULL, seeds TEXT NOT NULL, settings TEXT NOT N
 # Sources that decide a trial's numbers; report and command line may change without a new store.
 _DECIDING = (
     "anatomy.py", "augment.py", "fix.py", "fix_config.py", "losses.py", "randomness.py", "surgery.py",
-    "tracing.py", "study/trial.py", "study/tuning.py", "study/worker.py", "data", "ensemble", "fixes", "networks", "optim",
-    "sparse", "stacking",
+    "tracing.py", "study/trial.py", "study/tuning.py", "study/worker.py", "data", "ensemble", "fixes",
+    "networks", "optim", "sparse", "stacking",
 )  # fmt: skip
 
 
@@ -150,7 +150,9 @@ class Store:
         """Note that the reporting seeds were analysed."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._connection:
-            self._connection.execute("INSERT INTO looks VALUES (?, ?, ?)", (now, json.dumps(list(seeds)), json.dumps(settings)))
+            self._connection.execute(
+                "INSERT INTO looks VALUES (?, ?, ?)", (now, json.dumps(list(seeds)), json.dumps(settings))
+            )
 
     def looks(self) -> list[tuple[str, tuple[int, ...]]]:
         """Time and reporting seeds of every analysis so far."""

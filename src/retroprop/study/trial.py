@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from retroprop.fix import Recipe, Stage, apply
 from retroprop.fix_config import build_fix
+from retroprop.losses import name_of
 from retroprop.networks.mlp import MLP
 from retroprop.optim.rule_1986 import Rule1986
 from retroprop.study.design import Arm
@@ -86,4 +87,4 @@ def standing(trial: Trial) -> tuple[str, ...]:
 def program_of(trial: Trial) -> str:
     """What trials must share to run as one program: skeleton, loss and kind of rule."""
     recipe = recipe_of({**trial.settings, "seed": "tuning/0"})  # whatever the seed: one recipe an arm
-    return f"{trial.settings['network']} {recipe.loss.__name__} {recipe.rule.make()}"
+    return f"{trial.settings['network']} {name_of(recipe.loss)} {recipe.rule.make()}"

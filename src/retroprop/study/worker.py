@@ -8,7 +8,6 @@ import logging
 import os
 import pickle
 import queue
-import resource
 import sys
 import threading
 import traceback
@@ -96,11 +95,21 @@ def train(engine: Engine, job: dict[str, Any]) -> dict[str, Any]:
         "compile_seconds": result.compile_seconds,
         "seconds": sum(outcome.seconds for outcome in result.outcomes),
         "notes": result.notes,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": _peak_bytes(),
         "device": job["device"],
         "torch": str(torch.__version__),
     }
     return {"rows": [_row(outcome, test) for outcome in result.outcomes], "record": record}
+
+
+def _peak_bytes() -> int:
+    """Most memory this process has held; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _row(outcome: Outcome, test: bool) -> dict[str, Any]:
