@@ -52,6 +52,7 @@ def measured(summary: Summary) -> dict[str, Any]:
                 "arm": row.label + (" (outside the design)" if row.reference else ""),
                 "test": percent(row.test.mean),
                 "interval": f"{percent(row.test.low)} to {percent(row.test.high)}",
+                "flags": ", ".join(row.flags),
             }
             for row in shown
         ],

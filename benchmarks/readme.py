@@ -21,8 +21,8 @@ def sections() -> dict[str, str]:
     )
     effects = ["| fix | main effect, points | 95 % interval | verdict |", "|---|---|---|---|"]
     effects += ["| {effect} | {points} | {interval} | {claim} |".format(**row) for row in study["effects"]]
-    arms = ["| arm | test accuracy, % | 95 % interval |", "|---|---|---|"]
-    arms += ["| {arm} | {test} | {interval} |".format(**row) for row in study["arms"]]
+    arms = ["| arm | test accuracy, % | 95 % interval | flags |", "|---|---|---|---|"]
+    arms += ["| {arm} | {test} | {interval} | {flags} |".format(**row) for row in study["arms"]]
     return {
         "answer": f"> {study['answer']}",
         "effects": "\n".join([*effects, "", *arms, "", made]),

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -193,6 +194,133 @@ def test_functional_activations_are_an_error_that_names_them():
     apply(zoo.Functional(), [NORM, SPARSE, HE])
 
 
+def outputs(network: nn.Module, example: torch.Tensor | None = None) -> list[str]:
+    return [layer.name for layer in traced_layers(network, example).layers if layer.output]
+
+
+def test_every_layer_that_gives_a_returned_tensor_is_an_output():
+    assert outputs(zoo.TwoHeads()) == ["value", "policy"]
+    assert outputs(zoo.ShortCut()) == ["short", "out"]
+    assert outputs(zoo.KeepsHidden()) == ["second.0", "out"]
+    assert outputs(zoo.Functional()) == ["output"]
+    fixed = apply(zoo.TwoHeads(), [RELU, NORM, DROPOUT], example=torch.randn(2, 8)).network
+    assert types(fixed, nn.Sigmoid) == ["squash", "policy_squash"]
+    assert types(fixed, nn.ReLU) == ["body.1.activation"]
+    assert types(fixed, nn.BatchNorm1d) == ["body.0.norm"]
+    assert types(apply(zoo.ShortCut(), RELU, example=torch.randn(2, 8)).network, nn.Sigmoid) == ["act"]
+
+
+def test_outputs_are_found_in_dataclasses_and_without_a_graph():
+    @dataclass
+    class Answer:
+        logits: torch.Tensor
+
+    class Wrapped(zoo.TwoHeads):
+        def forward(self, x: torch.Tensor) -> Answer:
+            return Answer(super().forward(x)["policy"][0])
+
+    class Detached(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).detach()
+
+    class NoGrad(nn.Sequential):
+        @torch.no_grad()
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)
+
+    assert outputs(Wrapped(), torch.randn(2, 8)) == ["policy"]
+    for kind in (Detached, NoGrad):
+        network = kind(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4), nn.Sigmoid())
+        assert outputs(network) == ["2"]
+        assert types(apply(network, RELU).network, nn.Sigmoid) == ["3"]
+
+
+def test_every_output_becomes_logits_and_no_hidden_layer_does():
+    two = apply(Recipe(zoo.TwoHeads()), ENTROPY, example=torch.randn(2, 8))
+    assert types(two.network, nn.Sigmoid) == ["body.1"]
+    assert len(two.receipts[0].edits) == 3
+    kept = apply(Recipe(zoo.KeepsHidden()), [ENTROPY, RELU], example=torch.randn(2, 8)).network
+    assert types(kept, nn.Sigmoid) == ["second.1"]
+    assert types(kept, nn.ReLU) == ["first.1"]
+
+
+def verified(network: nn.Module, fix: Fix) -> None:
+    surgeon = Surgeon(network, example=torch.randn(2, 8))
+    surgeon.begin(fix.name)
+    fix.amend(Recipe(network), surgeon)
+    surgeon.verify()
+
+
+@pytest.mark.parametrize(
+    ("network", "fix", "path"),
+    [
+        (zoo.Aliased(), RELU, "act"),
+        (zoo.Aliased(), DROPOUT, "act"),
+        (zoo.Aliased(), NORM, "a"),
+        (zoo.Aliased(), SPARSE, "a"),
+        (zoo.HalfAliased(), RELU, "act"),
+        (zoo.HalfAliased(), DROPOUT, "act"),
+    ],
+)
+def test_a_module_that_the_network_keeps_calling_is_an_error(network: nn.Module, fix: Fix, path: str):
+    with pytest.raises(RetropropError, match=f"module at '{path}' .*keeps another reference"):
+        verified(copy.deepcopy(network), fix)
+
+
+def test_a_network_that_cannot_run_with_what_was_placed_is_an_error():
+    class OneNumber(zoo.Iterated):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * self.linear.weight.mean()
+
+    with pytest.raises(RetropropError, match="with new modules at linear it raised AttributeError"):
+        verified(OneNumber(), NORM)
+
+
+@pytest.mark.parametrize(
+    "build", [zoo.sequential, zoo.tied, zoo.shared_with_output, zoo.Iterated, zoo.TwoHeads]
+)
+def test_what_is_called_is_verified(build):
+    for fix in (RELU, NORM, DROPOUT, SPARSE, RESIDUAL, HE, ENTROPY):
+        with contextlib.suppress(NothingMatched):
+            verified(build(), fix)
+
+
+def test_a_block_that_is_tapped_is_no_place_for_a_skip():
+    assert len(Surgeon(zoo.sequential()).sites("skip")) == 2
+    with pytest.raises(NothingMatched, match="residual looked for skip sites"):
+        apply(zoo.Tapped(), RESIDUAL, example=torch.randn(2, 8))
+
+
+def test_a_gate_is_no_activation():
+    fixed = apply(zoo.Gated(), RELU, example=torch.randn(2, 8)).network
+    assert type(fixed.gate) is nn.Sigmoid
+    assert type(fixed.act) is nn.ReLU
+    apply(zoo.Gated(torch.sigmoid), RELU, example=torch.randn(2, 8))
+    scaled = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), zoo.Halve(), nn.Linear(8, 4))
+    assert types(apply(scaled, RELU).network, nn.Sigmoid) == []
+    with pytest.raises(NothingMatched, match=r"x \* Sigmoid\(x\) in the forward method of ByHand"):
+        apply(zoo.ByHand(), RELU)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [torch.special.expit, functional.logsigmoid, functional.softsign, torch.sigmoid_, functional.tanhshrink],
+)
+def test_functions_of_every_spelling_are_seen(function):
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.output = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(self.output(function(self.hidden(x))))
+
+    with pytest.raises(NothingMatched, match="in the forward method of Calls, which surgery cannot see"):
+        apply(Calls(), RELU)
+    with pytest.raises(RetropropError, match="in the forward method of Calls on it"):
+        apply(Recipe(Calls()), ENTROPY)
+
+
 def test_a_functional_output_stops_loss_fixes_alone():
     apply(zoo.FunctionalOutput(), RELU)
     with pytest.raises(RetropropError, match="sigmoid in the forward method of FunctionalOutput"):
@@ -342,6 +470,19 @@ TORCHVISION = {
     "mobilenet_v3_small": set(),
     "vit_tiny_patch16_224": {"residual"},
 }
+
+
+def test_both_heads_of_a_segmentation_network_are_outputs():
+    models = pytest.importorskip("torchvision").models.segmentation
+    network = models.fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True)
+    assert outputs(network, torch.randn(2, 3, 32, 32)) == ["classifier.4", "aux_classifier.4"]
+
+
+@pytest.mark.parametrize(("name", "gates"), [("mobilenet_v3_small", 9), ("efficientnet_b0", 16)])
+def test_gates_of_torchvision_stay(name: str, gates: int):
+    network = getattr(pytest.importorskip("torchvision").models, name)(weights=None)
+    fixed = apply(network, RELU, example=torch.randn(2, 3, 32, 32)).network
+    assert len(types(fixed, nn.Sigmoid) + types(fixed, nn.Hardsigmoid)) == gates
 
 
 @pytest.mark.slow

@@ -87,6 +87,119 @@ class FunctionalOutput(nn.Module):
         return self.body(x).sigmoid()
 
 
+class TwoHeads(nn.Module):
+    """A policy and a value; the value is computed first, the answer is a mapping."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Linear(8, 1)
+        self.body = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid())
+        self.policy = nn.Linear(8, 4)
+        self.squash = nn.Sigmoid()
+        self.policy_squash = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor | tuple[Tensor]]:
+        h = self.body(x)
+        value = self.squash(self.value(h))
+        return {"value": value, "policy": (self.policy_squash(self.policy(h)),)}
+
+
+class ShortCut(nn.Module):
+    """A linear short cut beside the hidden layer, called before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.short = nn.Linear(8, 4)
+        self.body = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid())
+        self.out = nn.Linear(8, 4)
+        self.act = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.short(x)
+        return self.act(self.out(self.body(x)) + y)
+
+
+class KeepsHidden(nn.Module):
+    """Gives the sum of a hidden layer, and of what an output layer makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid())
+        self.second = nn.Sequential(nn.Linear(8, 4), nn.Sigmoid())
+        self.out = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.second(self.first(x))
+        return self.out(h) + h
+
+
+class Aliased(nn.Module):
+    """Modules that a plain list names a second time, and calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(8, 8)
+        self.act = nn.Sigmoid()
+        self.b = nn.Linear(8, 4)
+        self.steps = [self.a, self.act, self.b]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+class HalfAliased(Aliased):
+    """The registered activation is called, and a second time the one in the list."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.steps[1](self.a(self.act(self.a(x)))))
+
+
+class Tapped(nn.Module):
+    """A block whose inner tensor is read outside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid())
+        self.out = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.net[0](x)
+        y = self.net[1](h)
+        return self.out(torch.cat((h, y), 1))
+
+
+class Gated(nn.Module):
+    """A squeeze-and-excite block on units."""
+
+    def __init__(self, gate: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.body = nn.Linear(8, 8)
+        self.act = nn.Tanh()
+        self.squeeze = nn.Linear(8, 8)
+        self.gate = gate or nn.Sigmoid()
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.act(self.body(x))
+        return self.out(h * self.gate(self.squeeze(h))[:, :, None].squeeze(-1).expand_as(h))
+
+
+class ByHand(nn.Module):
+    """x * sigmoid(x) written out, with a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(8, 8)
+        self.act = nn.Sigmoid()
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x)
+        return self.out(h * self.act(h))
+
+
 class Swish(nn.Module):
     """An activation that torch does not know, with a function call inside."""
 

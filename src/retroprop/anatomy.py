@@ -1,11 +1,12 @@
 """What surgery knows of a network: its layers, and where each layer's roles are.
 
 A layer is what one parameter layer begins: linear, norm, activation, dropout, and the skip around
-all four.
+all four. Here too is what tells one role from another: a module's kind, and where its tensors go.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -71,11 +72,13 @@ class Anatomy:
 
     functional, functional_output: activations that a forward method calls as functions, in hidden
         layers and at the output.
+    example: the batch that showed it.
     """
 
     layers: list[Layer]
     functional: list[str] = field(default_factory=list)
     functional_output: list[str] = field(default_factory=list)
+    example: Tensor | None = None
 
 
 def named_layers(network: Layered) -> Anatomy:
@@ -170,3 +173,93 @@ def slots_of(network: nn.Module) -> dict[int, list[str]]:
                 seen.add((id(module), name))
                 slots.setdefault(id(child), []).append(join(path, name))
     return slots
+
+
+_GUESSED_SIZES = (64, 224, 32, 28)
+# Steps of autograd's graph between a gate and the product: its shape alone, or 1 - gate.
+_GATE_STEPS = (
+    "View",
+    "UnsafeView",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Expand",
+    "Permute",
+    "Transpose",
+    "Rsub",
+)
+
+
+def nodes_of(value: Any) -> list[Any]:
+    """Of autograd's graph, what gave each tensor in a nest of tuples, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        return [value.grad_fn] if value.grad_fn is not None else []
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (tuple, list, set)):
+        return []
+    return [node for one in value for node in nodes_of(one)]
+
+
+class Flow:
+    """What autograd's graph of a run shows.
+
+    at_output: nodes from which a returned tensor is reached without another parameter layer between.
+    inner: nodes that reach a parameter layer.
+    """
+
+    def __init__(self, returned: list[Any], linear: list[Any]) -> None:
+        self.readers: dict[Any, list[Any]] = {}
+        self.at_output = self._below(returned, set(linear))
+        below = [deeper for node in linear for deeper, _ in node.next_functions if deeper is not None]
+        self.inner = self._below(below, set())
+        for node in self.at_output | self.inner:
+            for deeper, _ in node.next_functions:
+                self.readers.setdefault(deeper, []).append(node)
+
+    def _below(self, roots: list[Any], last: set[Any]) -> set[Any]:
+        found, todo = set(roots), list(roots)
+        while todo:
+            node = todo.pop()
+            deeper = {one for one, _ in node.next_functions if one is not None} if node not in last else set()
+            todo += deeper - found
+            found |= deeper
+        return found
+
+    def factors(self, node: Any) -> list[Any]:
+        """What a node is multiplied with, if nothing else reads it; empty if anything does."""
+        found = []
+        for reader in self.readers.get(node, []):
+            name = type(reader).__name__
+            others = [one for one, _ in reader.next_functions if one is not node]
+            if name.startswith(_GATE_STEPS):
+                further = self.factors(reader)
+            elif name.startswith("MulBackward"):
+                # A number or a parameter only scales.
+                further = [
+                    one for one in others if one is not None and "AccumulateGrad" not in type(one).__name__
+                ]
+            else:
+                further = []
+            if not further:
+                return []
+            found += further
+        return found
+
+
+def guesses(network: nn.Module) -> Iterator[Tensor]:
+    """Batches of two cases that the first parameter layer would take."""
+    for module in network.modules():
+        if not isinstance(module, (nn.Linear, _ConvNd)):
+            continue
+        generator = torch.Generator().manual_seed(0)
+        if isinstance(module, nn.Linear):
+            shapes: list[tuple[int, ...]] = [(2, module.in_features)]
+        else:
+            sides = _GUESSED_SIZES if module.weight.ndim < 5 else (16,)
+            shapes = [(2, module.in_channels, *[side] * (module.weight.ndim - 2)) for side in sides]
+        for shape in shapes:
+            yield torch.randn(shape, generator=generator).to(module.weight)
+        return

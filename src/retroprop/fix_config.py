@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from retroprop.fix import Fix
 
 
+class _NoSettings(UnknownName):
+    """A setting of a fix that has none."""
+
+    def __init__(self, fix: str, given: str) -> None:
+        RetropropError.__init__(
+            self, f"The fix {fix} has no settings; {given!r} was given. Write it as {fix}."
+        )
+
+
 def build_fix(spec: Any) -> "Fix":
     """A fix from what a study file says: `relu`, or `{dropout: {p: 0.1}}`; a Fix passes.
 
@@ -49,6 +58,8 @@ def configure(kind: "type[Fix]", settings: Mapping[Any, Any]) -> "Fix":
     """
     known = {field.name: field for field in fields(kind)}
     for key, value in settings.items():
+        if not known:
+            raise _NoSettings(kind.name, str(key))
         if key not in known:
             raise UnknownName(f"setting of {kind.name}", str(key), known)
         default = known[key].default

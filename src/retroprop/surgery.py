@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from retroprop.anatomy import ROLES, Anatomy, Layer, Role, SkipBlock, join, named_layers
+from retroprop.anatomy import ROLES, Anatomy, Layer, Role, SkipBlock, join, named_layers, slots_of
 from retroprop.errors import NothingMatched, RetropropError, UnknownName
 from retroprop.networks.layer import Layered, NoSkip
 from retroprop.randomness import Seed, derived_seed
-from retroprop.tracing import traced_layers
+from retroprop.tracing import times_called, traced_layers
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Surgeon:
         self.edits: list[Edit] = []
         self._fix = ""
         self._anatomy: Anatomy | None = None
+        # Path, new module, the one that it replaced, the one that it was put beside.
+        self._placed: list[tuple[str, nn.Module, nn.Module | None, nn.Module | None]] = []
 
     @property
     def anatomy(self) -> Anatomy:
@@ -182,7 +184,7 @@ class Surgeon:
             raise NothingMatched(self._nothing(role))
 
     def strip_output(self) -> bool:
-        """Take the activation off the output layer, so that it gives logits; False if it has none.
+        """Take the activation off every output layer, so that it gives logits; False if none has one.
 
         Raises:
             RetropropError: when the activation is a function called in a forward method, or its
@@ -194,15 +196,52 @@ class Surgeon:
                 f"network calls {', '.join(self.anatomy.functional_output)} on it, which surgery "
                 "cannot take off. Make it a module, such as torch.nn.Sigmoid(), or give logits."
             )
+        stripped = False
         for layer in self.anatomy.layers:
             paths = layer.paths.get("activation", ()) if layer.output else ()
             if paths and not _empty(self.network.get_submodule(paths[0])):
                 self._refuse_shared_with_output(layer, "activation")
-                before = self.network.get_submodule(paths[0])
-                self._set(paths[0], nn.Identity().train(self.network.training))
+                before, new = self.network.get_submodule(paths[0]), nn.Identity()
+                for path in paths:
+                    self._set(path, new.train(self.network.training))
+                self._placed.append((paths[0], new, before, None))
                 self.note(f"{layer.name}.activation", "output", _describe(before), "logits")
-                return True
-        return False
+                stripped = True
+        return stripped
+
+    def verify(self) -> None:
+        """Check on the example batch that a foreign network calls what fixes put into it.
+
+        Raises:
+            RetropropError: when it still calls a module that was replaced, does not call a new one, or
+                cannot run.
+        """
+        batch = self._anatomy.example if self._anatomy else None
+        if batch is None or not self._placed:
+            return
+        now = slots_of(self.network)
+        unused = nn.Identity()
+        modules = [one or unused for _, *three in self._placed for one in three]
+        try:
+            times = times_called(self.network, modules, batch)
+        except Exception as error:
+            names = ", ".join(dict.fromkeys(path for path, *_ in self._placed))
+            raise RetropropError(
+                f"{type(self.network).__name__} ran on a batch {tuple(batch.shape)}, but with new modules "
+                f"at {names} it raised {type(error).__name__}: {error}"
+            ) from error
+        for i, (path, new, old, beside) in enumerate(self._placed):
+            called, old_called, beside_called = times[3 * i : 3 * i + 3]
+            # What stands elsewhere too is called there without the new one.
+            past = called < beside_called and len(now.get(id(beside), "")) == 1
+            missed = id(new) in now and (called == 0 or past)
+            if missed or (old is not None and id(old) not in now and old_called):
+                raise RetropropError(
+                    f"The module at {path!r} was replaced or wrapped, but the network does not call the "
+                    "new one: it keeps another reference to the old module, such as a plain list or a "
+                    "closure. Call the module through its registered name, or keep the list as a "
+                    "torch.nn.ModuleList."
+                )
 
     def _site(self, layer: Layer, role: Role) -> Site:
         paths = layer.paths.get(role, ())
@@ -235,6 +274,8 @@ class Surgeon:
 
     def _place(self, layer: Layer, role: Role, new: nn.Module) -> None:
         paths = layer.paths.get(role, ())
+        if paths:
+            self._placed.append((paths[0], new, self.network.get_submodule(paths[0]), None))
         for path in paths:
             self._set(path, new)
         if not paths and role == "skip":
@@ -247,6 +288,7 @@ class Surgeon:
         """Put a module behind another, at all its places, as a pair."""
         before = layer.paths[inner]
         sharing = [other for other in self.anatomy.layers if other.paths.get(inner) == before]
+        self._placed.append((before[0], new, None, self.network.get_submodule(before[0])))
         pair = nn.Sequential()
         pair.add_module(inner, self.network.get_submodule(before[0]))
         pair.add_module(role, new)
@@ -261,6 +303,7 @@ class Surgeon:
         """Put a block in the first place of a layer's neighbours; later keys stay."""
         block_path = layer.span[0]
         sharing = [other for other in self.anatomy.layers if other.span == layer.span]
+        self._placed.append((block_path, skip, None, self.network.get_submodule(block_path)))
         block = SkipBlock(nn.Sequential(), skip)
         moved = {}
         for path in layer.span:

@@ -1,12 +1,12 @@
 """What an example batch shows of a network that does not name its layers.
 
 A copy is run once in evaluation mode. Hooks record every call of a module and the tensors that went
-in and out; which parameter layer a norm, activation or dropout belongs to is read from those.
+in and out; which parameter layer a norm, activation or dropout belongs to is read from those. What
+reaches the output, and what only multiplies something else, is read from autograd's graph.
 """
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,20 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from retroprop.anatomy import ROLES, Anatomy, Layer, Role, SkipBlock, join, kind_of, passes, slots_of
+from retroprop.anatomy import (
+    ROLES,
+    Anatomy,
+    Flow,
+    Layer,
+    Role,
+    SkipBlock,
+    guesses,
+    join,
+    kind_of,
+    nodes_of,
+    passes,
+    slots_of,
+)
 from retroprop.errors import RetropropError
 from retroprop.networks.layer import HiddenLayer
 
@@ -25,11 +38,11 @@ Shape = tuple[int, ...]
 
 _FUNCTIONS = {
     "celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
-    "logsigmoid", "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus",
-    "softsign", "tanh", "threshold",
+    "hardshrink", "log_sigmoid", "logsigmoid", "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid",
+    "silu", "softplus", "softshrink", "softsign", "special_expit", "special_ndtr", "tanh", "tanhshrink",
+    "threshold",
 }  # fmt: skip
-_OUTPUT_FUNCTIONS = {"softmax", "softmin"}
-_GUESSED_SIZES = (64, 224, 32, 28)
+_OUTPUT_FUNCTIONS = {"softmax", "softmin", "special_softmax"}
 
 
 @dataclass
@@ -37,6 +50,7 @@ class _Call:
     """One finished call of a module, or of an activation function where `function` names it.
 
     inside: the modules whose forward method it happened in, outermost first, and what they took.
+    node: of autograd's graph, what gave the result.
     """
 
     module: nn.Module
@@ -45,6 +59,7 @@ class _Call:
     in_shape: Shape
     shape: Shape
     inside: tuple[tuple[nn.Module, Key], ...]
+    node: Any
     function: str = ""
 
 
@@ -94,7 +109,8 @@ class _Recorder(TorchFunctionMode):
     ) -> None:
         result, shape = self._seen((output,))
         inside = tuple((outer, key) for outer, key, _ in self._active)
-        self.calls.append(_Call(module, source, result, in_shape, shape, inside, function))
+        node = next(iter(nodes_of(output)), None)
+        self.calls.append(_Call(module, source, result, in_shape, shape, inside, node, function))
 
 
 def traced_layers(network: nn.Module, example: Tensor | None) -> Anatomy:
@@ -117,21 +133,22 @@ def traced_layers(network: nn.Module, example: Tensor | None) -> Anatomy:
                 f"The module at {path!r} is a {type(module).__name__}, which surgery cannot open; "
                 "expected plain modules. Apply the fixes first, then compile or script the result."
             )
-    batches = _guesses(network) if example is None else iter([example])
+    batches = guesses(network) if example is None else iter([example])
     failure = "it has no nn.Linear or convolution to guess a batch from"
     for batch in batches:
         recorder = _Recorder()
         runner = copy.deepcopy(network).eval()
         recorder.watch(runner)
-        cuda = [batch.get_device()] if batch.is_cuda else []
         try:
-            with torch.random.fork_rng(devices=cuda), torch.no_grad(), recorder:
-                runner(batch)
+            with recorder:
+                returned = _run(runner, batch)
         except Exception as error:
             reason = str(error).strip().split("\n")[0][:200]
             failure = f"on a batch {tuple(batch.shape)} it raised {type(error).__name__}: {reason}"
             continue
-        return _Reader(runner, recorder.calls).anatomy()
+        found = _Reader(runner, recorder.calls, nodes_of(returned)).anatomy()
+        found.example = batch
+        return found
     what = "a guessed batch" if example is None else "the example batch"
     raise RetropropError(
         f"{type(network).__name__} was run on {what} to see which layer feeds which, and failed: "
@@ -139,26 +156,32 @@ def traced_layers(network: nn.Module, example: Tensor | None) -> Anatomy:
     )
 
 
-def _guesses(network: nn.Module) -> Iterator[Tensor]:
-    """Batches of two cases that the first parameter layer would take."""
-    for module in network.modules():
-        if not isinstance(module, (nn.Linear, _ConvNd)):
-            continue
-        generator = torch.Generator().manual_seed(0)
-        if isinstance(module, nn.Linear):
-            shapes: list[Shape] = [(2, module.in_features)]
-        else:
-            sides = _GUESSED_SIZES if module.weight.ndim < 5 else (16,)
-            shapes = [(2, module.in_channels, *[side] * (module.weight.ndim - 2)) for side in sides]
-        for shape in shapes:
-            yield torch.randn(shape, generator=generator).to(module.weight)
-        return
+def _run(network: nn.Module, batch: Tensor) -> Any:
+    """What a throw-away network gives, with all that autograd can record."""
+    for parameter in network.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.requires_grad_()
+    cuda = [batch.get_device()] if batch.is_cuda else []
+    with torch.random.fork_rng(devices=cuda), torch.enable_grad():
+        if batch.is_floating_point():
+            batch = batch.detach().clone().requires_grad_().clone()
+        return network(batch)
+
+
+def times_called(network: nn.Module, modules: list[nn.Module], batch: Tensor) -> list[int]:
+    """How often a run of the network calls each of some modules, whether it registers them or not."""
+    runner, watched = copy.deepcopy((network, modules))
+    calls: Counter[int] = Counter()
+    for i, module in enumerate(watched):
+        module.register_forward_pre_hook(lambda *_, i=i: calls.update([i]))
+    _run(runner.eval(), batch)
+    return [calls[i] for i in range(len(modules))]
 
 
 class _Reader:
     """Reads layers from finished calls."""
 
-    def __init__(self, network: nn.Module, calls: list[_Call]) -> None:
+    def __init__(self, network: nn.Module, calls: list[_Call], returned: list[Any]) -> None:
         self.network = network
         self.slots = slots_of(network)
         self.kinds = {id(call.module): kind_of(call.module, call.in_shape, call.shape) for call in calls}
@@ -167,8 +190,12 @@ class _Reader:
         modules = [call for call in self.calls if not call.function]
         self.times = Counter(id(call.module) for call in modules)
         self.so_far: Counter[int] = Counter()
-        self.outputs_from = sum(self.kinds[id(call.module)] == "linear" for call in modules)
-        self.begun = 0
+        self.callers: dict[int, set[int]] = {}
+        for call in modules:
+            outer = [id(module) for module, _ in call.inside[-1:]]
+            self.callers.setdefault(id(call.module), set()).update(outer)
+        self.linears = [call for call in modules if self.kinds[id(call.module)] == "linear"]
+        self.flow = self._flow(returned)
         self.last = -1
         self.found = Anatomy([])
         self.origin: dict[Key, int] = {}
@@ -179,7 +206,7 @@ class _Reader:
         Raises:
             RetropropError: when no parameter layer was called.
         """
-        if not self.outputs_from:
+        if not self.linears:
             raise RetropropError(
                 f"{type(self.network).__name__} calls no nn.Linear and no convolution; expected a "
                 "network of such layers. Parameters used by functions alone are out of reach."
@@ -196,6 +223,15 @@ class _Reader:
         self._drop_shared_spans()
         return self.found
 
+    def _flow(self, returned: list[Any]) -> Flow:
+        """Where tensors go; without a graph to the output, the last parameter layer called gives it."""
+        nodes = [call.node for call in self.linears if call.node is not None]
+        flow = Flow(returned, nodes)
+        if flow.at_output.isdisjoint(nodes) and self.linears:
+            tail = self.calls[self.calls.index(self.linears[-1]) :]
+            flow = Flow([call.node for call in tail if call.node is not None], nodes)
+        return flow
+
     def _home(self, call: _Call) -> tuple[int, bool]:
         """The layer that a call works for, and whether that is only the last one called."""
         if call.source in self.origin:
@@ -210,19 +246,38 @@ class _Reader:
         if self.kinds[id(call.module)] in ("activation", "distribution", "dropout"):
             return
         home, _ = self._home(call)
+        if self._is_gate(call):
+            return
         text = f"{call.function} in the forward method of {type(call.module).__name__}"
-        if self._at_output(home):
-            self.found.functional_output.append(text)
+        if self._at_output(call, home):
+            if call.node not in self.flow.inner:
+                self.found.functional_output.append(text)
         elif call.function in _FUNCTIONS:
             self.found.functional.append(text)
         if call.source in self.origin:
             self.origin[call.result] = self.origin[call.source]
 
+    def _is_gate(self, call: _Call) -> bool:
+        """Whether a call only gives shares of something else, as in a squeeze-and-excite block."""
+        name = (call.function or type(call.module).__name__).lower()
+        if call.node is None or "log" in name or not ("sigmoid" in name or "expit" in name):
+            return False
+        factors = self.flow.factors(call.node)
+        own = {call.node, *(deeper for deeper, _ in call.node.next_functions)}
+        if call.function or not own & set(factors):
+            return bool(factors) and not own & set(factors)
+        # x * sigmoid(x) is an activation of which the module is a part.
+        outer = type(call.inside[-1][0]).__name__
+        self.found.functional.append(f"x * {type(call.module).__name__}(x) in the forward method of {outer}")
+        return True
+
     def _module(self, call: _Call) -> None:
         kind = self.kinds[id(call.module)]
         home, loose = self._home(call)
         if kind == "distribution":
-            kind = "activation" if self._at_output(home) else ""
+            kind = "activation" if self._at_output(call, home) else ""
+        if kind == "activation" and self._is_gate(call):
+            return
         if kind == "linear":
             self._begin(call)
         elif kind == "activation":
@@ -238,20 +293,23 @@ class _Reader:
 
     def _begin(self, call: _Call) -> None:
         paths = self._paths(call)
-        self.begun += 1
         self.last = len(self.found.layers)
         layer = Layer(paths[0], {"linear": paths}, call.in_shape, call.shape)
-        layer.output = self._at_output(self.last)
+        layer.output = self._at_output(call, -1)
         layer.channels_first = isinstance(call.module, _ConvNd)
         self.found.layers.append(layer)
         self.origin[call.result] = self.last
 
     def _activation(self, call: _Call, home: int, loose: bool) -> None:
         paths = self._paths(call)
-        if home < 0 or "activation" in self.found.layers[home].paths:
-            # No layer to belong to, or that layer has one: it stands for itself.
+        output = self._at_output(call, home)
+        if output and call.node in self.flow.inner:
+            return  # hidden and output at once: no fix may change it
+        taken = home < 0 or "activation" in self.found.layers[home].paths
+        if taken or self.found.layers[home].output != output:
+            # No layer to belong to, or that layer has one, or another end: it stands for itself.
             own = Layer(paths[0], {}, call.in_shape, call.shape)
-            own.output = home >= 0 and self._at_output(home)
+            own.output = output
             own.channels_first = home >= 0 and self.found.layers[home].channels_first
             home, loose = len(self.found.layers), True
             self.found.layers.append(own)
@@ -261,9 +319,13 @@ class _Reader:
         layer.loose_activation = loose
         self.origin[call.result] = home
 
-    def _at_output(self, home: int) -> bool:
-        own = home >= self.last or self.found.layers[home].output
-        return home >= 0 and self.begun == self.outputs_from and own
+    def _at_output(self, call: _Call, home: int) -> bool:
+        """Whether what a call gives is returned with no parameter layer between."""
+        if call.node is not None:
+            return call.node in self.flow.at_output
+        if home >= 0:
+            return self.found.layers[home].output
+        return call is self.linears[-1] and self.flow.at_output.isdisjoint(one.node for one in self.linears)
 
     def _paths(self, call: _Call) -> tuple[str, ...]:
         """Where this call's module stands: the k-th place for the k-th call, if as many."""
@@ -302,7 +364,11 @@ class _Reader:
         between = set(range(min(own), max(own) + 1)) - own
         if keys.index(layer.paths["linear"][0].rpartition(".")[2]) != min(own):
             return ()
-        if any(type(parent.get_submodule(keys[i])) is not nn.Identity for i in between):
+        if any(type(parent.get_submodule(keys[i])) is not nn.Identity for i in between) or any(
+            # What is called from elsewhere is read outside the block too.
+            self.callers.get(id(parent.get_submodule(keys[i]))) != {id(parent)}
+            for i in own | between
+        ):
             return ()
         prefix = next(iter(outer))
         return tuple(join(prefix, keys[i]) for i in range(min(own), max(own) + 1))
@@ -317,4 +383,4 @@ class _Reader:
                     layer.span = ()
 
 
-__all__ = ["traced_layers"]
+__all__ = ["times_called", "traced_layers"]

@@ -99,15 +99,14 @@ def test_misleading_main_effects():
     effects = [
         row(estimate=2.0),
         row(factor="b", estimate=-5.0),
-        row(**pair, estimate=-3.0, low=-4.0, high=-2.0),
+        row(**pair, estimate=-3.0, low=-4.0, high=-2.0, claim="hurts"),
     ]
     found = misleading_main_effects(effects)
     assert found == [MisleadingMainEffect("a", "on", "b", "on", main=2.0, interaction=-3.0)]
-    unsure = [*effects[:2], row(**pair, estimate=-3.0, low=-7.0, high=1.0)]
-    assert misleading_main_effects(unsure) == []
-    one_seed = [*effects[:2], row(**pair, estimate=-3.0, low=NAN, high=NAN)]
-    assert misleading_main_effects(one_seed) == []
-    small = [*effects[:2], row(**pair, estimate=-1.9, low=-2.0, high=-1.8)]
+    for claim in ("no claim", "withheld: why", "indicative: few"):
+        unclaimed = [*effects[:2], row(**pair, estimate=-3.0, low=-4.0, high=-2.0, claim=claim)]
+        assert misleading_main_effects(unclaimed) == []
+    small = [*effects[:2], row(**pair, estimate=-1.9, low=-2.0, high=-1.8, claim="hurts")]
     assert misleading_main_effects(small) == []
     both = [row(estimate=2.0), row(factor="b", estimate=3.0), effects[2]]
     assert [(m.factor, m.other_factor) for m in misleading_main_effects(both)] == [

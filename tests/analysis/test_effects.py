@@ -151,6 +151,27 @@ def test_luck_of_tuning_withholds_claims():
     assert [e.claim[:8] for e in one[:3]] == ["withheld", "withheld", "no claim"]
 
 
+def test_the_luck_of_tuning_is_that_of_the_arms_in_the_contrast():
+    call = {"images": 1000, "generator": rng(), "tuning_seeds": 3}
+    norm = contrast_effects("one_at_a_time", BASE, ARMS, tuning_variance=[0.0, 0.0, 4.0, 0.0], **call)
+    assert [e.claim[:8] for e in norm[:3]] == ["helps", "withheld", "no claim"]
+    base = contrast_effects("leave_one_out", BASE, ARMS, tuning_variance=[4.0, 0.0, 0.0, 0.0], **call)
+    assert [e.claim[:8] for e in base[:3]] == ["withheld", "withheld", "no claim"]
+    outcome = study(gain=0.004)
+    luck = np.zeros((2,) * 5)
+    luck[0, 1, 0, 1, 0] = 100.0
+    for shape in (luck, luck.ravel()):
+        effects = factorial_effects(outcome, FIVE, tuning_variance=shape, **call)
+        assert effects[0].claim.startswith("withheld: the luck")
+    half = np.where(np.indices((2,) * 5).sum(axis=0) % 2 == 0, 0.0, np.nan)
+    fraction = factorial_effects(study() + half, FIVE, tuning_variance=half, **call)
+    assert claims(fraction)["main", "a", ""] == "helps"
+    with pytest.raises(RetropropError, match=r"tuning_variance has shape \(3,\); expected .*\(4,\)"):
+        contrast_effects("one_at_a_time", BASE, ARMS, tuning_variance=[1.0] * 3, **call)
+    with pytest.raises(RetropropError, match=r"Got tuning_variance=\[-1"):
+        contrast_effects("one_at_a_time", BASE, ARMS, tuning_variance=[-1.0, 0.0, 0.0, 0.0], **call)
+
+
 BASE = 0.8 + 0.002 * rng(4).standard_normal(12)
 ARMS = {
     ("relu", "on"): BASE + 0.02 + 0.001 * rng(5).standard_normal(12),

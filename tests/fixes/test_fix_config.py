@@ -21,6 +21,7 @@ def test_a_share_may_be_a_number_of_units():
     ("spec", "error", "said"),
     [
         ("drop_out", UnknownName, "Did you mean 'dropout'"),
+        ({"relu": {"x": 1}}, UnknownName, "The fix relu has no settings; 'x' was given"),
         ({"dropout": {"q": 1}}, UnknownName, "Unknown setting of dropout 'q'"),
         ({"dropout": {"p": "half"}}, RetropropError, "dropout.p='half' was given; expected a number"),
         ({"dropout": {"p": True}}, RetropropError, "expected a number, such as 0.5"),

@@ -249,6 +249,31 @@ class OnlyOurs(Toy):
         return network
 
 
+@final
+@dataclass(frozen=True)
+class OutputUnsaid(Toy):
+    def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
+        network.output.activation = nn.Tanh()
+        return super().rewrite(network, surgeon)
+
+
+@final
+@dataclass(frozen=True)
+class OutputSaid(Toy):
+    def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
+        network.output.activation = nn.Tanh()
+        surgeon.note("output.activation", "activation", "Sigmoid", "Tanh")
+        return super().rewrite(network, surgeon)
+
+
+@final
+@dataclass(frozen=True)
+class DropsUnsaid(Toy):
+    def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
+        network.hidden[1].dropout = nn.Dropout(0.1)
+        return super().rewrite(network, surgeon)
+
+
 BROKEN = [
     (1, "metadata", NotFinal(), "its file holds"),
     (2, "value_object", NotFrozen(), "not marked @final"),
@@ -262,6 +287,14 @@ BROKEN = [
     (6, "kept_parameters", Restarts(), "output.linear.bias has another start, and this is no INIT"),
     (6, "kept_parameters", RestartsUnsaid(), "which the receipt does not say"),
     (6, "kept_parameters", NewLayersUnsaid(), "output.linear.weight is gone"),
+    (
+        6,
+        "kept_parameters",
+        OutputUnsaid(),
+        "'output.activation' was torch.nn.modules.activation.Sigmoid() and",
+    ),
+    (6, "kept_parameters", OutputSaid(), "which only fixes of loss, start and kernel may change"),
+    (6, "kept_parameters", DropsUnsaid(), "no edit on the receipt names its place"),
     (7, "kind_kept", OnlyFloat32(), "is torch.float32 in float64"),
     (8, "finite_gradients", UnusedParameter(), "hidden.0.activation.extra gets no gradient"),
     (8, "finite_gradients", NotFinite(), "is not finite"),

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from report_factory import CHANCE, diverged, failed, places, study, with_trials
 
-from retroprop.report.facts import harm_sentences, misleading_sentences
+from retroprop.report.estimates import estimate, luck_of_tuning
+from retroprop.report.facts import harm_sentences, looks_sentence, misleading_sentences
 from retroprop.report.summary import summarise
 from retroprop.study.results import Look
 
@@ -16,7 +18,7 @@ def test_the_answer_names_what_is_claimed(summary):
     for effect in summary.of_kind("main"):
         if effect.claim == "helps":
             assert f"{effect.estimate:.1f}" in summary.answer
-    assert "each of these numbers misleads when read alone" in summary.answer
+    assert "mislead when read alone: a claimed interaction is as large" in summary.answer
     assert summary.answer.endswith(".")
 
 
@@ -100,14 +102,48 @@ def test_factors_with_many_levels(tmp_path):
 
 
 def test_verdicts_after_a_look_need_the_new_seeds(small):
-    looks = (Look("2026-01-01", 8), Look("2026-01-02", 12))
+    every = tuple(range(12))
+    looks = (Look("2026-01-01", every[:8]), Look("2026-01-02", every))
     found = summarise(replace(small, looks=looks))
     judged = found.of_kind("main", "interaction")
     assert any(e.claim.startswith("withheld") for e in judged)
     assert not any(e.claim in {"helps", "hurts"} for e in judged)
-    assert any("An earlier look saw 8 reporting seeds" in note for note in found.notes)
-    same = summarise(replace(small, looks=(Look("2026-01-02", 12),)))
+    assert any("Earlier looks saw 8 of the 12 seeds, and the others" in note for note in found.notes)
+    said = looks_sentence(replace(small, looks=looks))
+    assert said == "2 earlier looks: 2026-01-01 (8 seeds), 2026-01-02 (12 seeds)."
+    same = summarise(replace(small, looks=(Look("2026-01-02", every),)))
     assert repr(same.effects) == repr(summarise(small).effects)
+
+
+def test_new_seeds_are_those_that_no_partial_look_saw(small):
+    # One look saw the last seeds and one a few of the first; a seed that is gone does not count.
+    looks = (Look("1", (9, 10, 11, 40)), Look("2", (0, 9)), Look("3", tuple(range(12))))
+    found = estimate(replace(small, looks=looks))
+    assert found.looked == 4
+    alone = estimate(with_trials(small, {p: failed() for a in range(4) for p in places(small, a)[-3:]}))
+    assert {e.seeds for e in alone.effects} == {9}
+    other = (Look("1", (50, 51)),)
+    assert estimate(replace(small, looks=other)).looked == 0
+
+
+def test_no_verdict_stands_where_looks_saw_every_seed_in_parts(small):
+    looks = (Look("1", tuple(range(7))), Look("2", tuple(range(5, 12))))
+    found = summarise(replace(small, looks=looks))
+    assert all(e.claim.startswith("withheld") for e in found.of_kind("main", "interaction"))
+    assert any("no seed is new" in note for note in found.notes)
+
+
+def test_the_luck_of_tuning_is_counted_by_arm(small):
+    even = np.full(small.validation.shape, 0.5)
+    even[:, 2] = 0.9
+    even[1, 1] = [0.95, 0.94, 0.8]  # arm 1 nearly chose another rate
+    luck = luck_of_tuning(replace(small, validation=even))
+    assert luck[1] > 0.0
+    assert luck[[0, 2, 3]].tolist() == [0.0, 0.0, 0.0]
+    even[2, 0, 0] = np.nan  # its tuning is not finished
+    assert luck_of_tuning(replace(small, validation=even))[2] == pytest.approx(luck[1], rel=0.3)
+    one = replace(small, validation=even[:, :, :1], diverged=small.diverged[:, :, :1])
+    assert not luck_of_tuning(one).any()
 
 
 def test_a_fixed_test_set_adds_an_interval_over_images(tmp_path):
@@ -143,7 +179,10 @@ def test_harm_alone_is_explained_only_where_it_is_measured(summary, small):
     said = " ".join(harm_sentences(summary))
     assert "dropout" in said
     assert "does not test" in said
-    assert "With all other fixes on" in said
+    assert "Measured with all other fixes on: dropout" in said
+    assert "one fix added alone to the baseline: dropout −" in said
+    assert "Rows like this carry no verdict, only an interval." in said
+    assert "made it worse" not in said
     level = {"gradient_first": {"hidden.0.linear.weight": 1.0, "output.linear.weight": 1.0}}
     flat = with_trials(small, dict.fromkeys(range(len(small.trials)), level))
     assert harm_sentences(summarise(flat)) == []
@@ -153,3 +192,6 @@ def test_misleading_main_effects_get_one_sentence_each(summary):
     said = misleading_sentences(summary)
     assert len(said) == len({(m.factor, m.level) for m in summary.misleading})
     assert said[0].startswith("The main effect of relu (+")
+    claimed = [e for e in summary.of_kind("interaction") if e.claim in {"helps", "hurts"}]
+    pairs = {frozenset((e.factor, e.other_factor)) for e in claimed}
+    assert all({m.factor, m.other_factor} in pairs for m in summary.misleading)

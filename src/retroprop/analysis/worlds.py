@@ -125,12 +125,15 @@ class BaselineWorld:
 
     Attributes:
         rates: The baseline's true accuracy at each learning rate of the grid.
-        noise: How far the baseline's trials scatter, as a standard deviation.
+        noise: How far the baseline's tuning trials scatter, as a standard deviation.
+        tuning_seeds: How many there are.
+        effect: None, this is an A/A study.
     """
 
     name: str
     rates: tuple[float, ...]
     noise: float
+    tuning_seeds: int = TUNING_SEEDS
     effect: float = 0.0
 
     def draw(self, generator: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -145,12 +148,12 @@ class BaselineWorld:
         """
         truth = np.array([self.rates, *(_CLEAR for _ in FACTORS)])
         noise = np.array([self.noise, *(TRIAL_NOISE for _ in FACTORS)])
-        shape = (*truth.shape, TUNING_SEEDS)
+        shape = (*truth.shape, self.tuning_seeds)
         validation = _measured(truth[:, :, None], shape, generator, noise[:, None, None])
         none = np.zeros(shape, dtype=np.bool_)
         chosen = choose_rate(validation, none, MULTIPLIERS, chance=CHANCE)
         reached = truth[np.arange(len(truth)), chosen]
-        tested = _measured(reached[:, None], (len(truth), REPORTING_SEEDS), generator, noise[:, None])
+        tested = _measured(reached[:, None], (len(truth), REPORTING_SEEDS), generator)
         return validation, tested.T
 
 
@@ -163,6 +166,10 @@ STUDY_WORLDS = (
     StudyWorld("A/A, the best rate leads by 0.5 points", (0.80, 0.895, 0.90, 0.895, 0.70)),
     StudyWorld("one factor adds 0.4 points, one rate is clearly best", _CLEAR, 0.004),
     StudyWorld("one factor adds 0.4 points, the best rate leads by 1 point", _CLOSE, 0.004),
+)
+BASELINE_WORLDS = (
+    BaselineWorld("A/A, one at a time, the baseline is harder to tune", _CLOSE, 0.012),
+    BaselineWorld("A/A, one at a time, the same with 2 tuning seeds", _CLOSE, 0.012, 2),
 )
 
 

@@ -1,6 +1,7 @@
 """The command line: one file a command, imported when it is called."""
 
 import importlib
+import sqlite3
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RetropropError as error:
         sys.stderr.write(f"retroprop: {error}\n")
         code = 2
+    except sqlite3.Error as error:
+        sys.stderr.write(
+            f"retroprop: The study's store could not be read or written ({error}). Nothing in it was changed; "
+            "see that the disk has room, or give another folder with --out.\n"
+        )
+        code = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\nretroprop: Stopped.\n")
+        code = 130
     except BrokenPipeError:
         code = 0
     sys.exit(code)

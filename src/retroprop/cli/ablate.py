@@ -30,10 +30,9 @@ def run(arguments: list[str]) -> int:
 
         return report_on(results, console)
     except KeyboardInterrupt:
-        console.print(
-            f"\nStopped. What has finished is saved in {study.folder}; the same command goes on from there.",
-            soft_wrap=True,
-        )
+        saved = (study.folder / "study.db").exists()
+        where = f"What has finished is saved in {study.folder}; the same command goes on from there."
+        console.print(f"\nStopped. {where if saved else ''}", soft_wrap=True, markup=False)
         return 130
 
 
@@ -45,6 +44,7 @@ def _parse(arguments: list[str]) -> tuple[Study, bool]:
     base = Study.load(file) if file else Study()
     parser = Parser(
         prog="retroprop ablate",
+        allow_abbrev=False,
         usage="retroprop ablate [STUDY.yaml] [--KEY VALUE ...] [--dry-run] [--print_config]",
         description="Train an ablation study and write its report. Without STUDY.yaml it is the default "
         "study: five fixes to the 1986 network, on built-in digits. Each key of a study file is a flag too; "

@@ -34,5 +34,5 @@ def report_on(results: Results, console: Console) -> int:
     failed = sum(bool(trial.error) for trial in results.trials)
     if failed:
         console.print(f"{failed} trials failed; the same command tries them again.", style="red")
-    console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False, markup=False)
     return 1 if failed else 0

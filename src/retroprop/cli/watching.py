@@ -56,7 +56,7 @@ class ProgressWatcher(Watcher):
         self._done, self._new = self._done + trials, self._new + trials
         elapsed = time.perf_counter() - self._started
         speed = self._new / elapsed
-        leader = f"best by validation: {best} {validation:.1%}" if best else ""
+        leader = f"best by validation: {best} {validation:.1%}" if best else "reference arms first"
         self._bar.update(self._task, completed=self._done, speed=f"{speed:.1f} trials/s", best=leader)
         self._bar.refresh()
         if not self.console.is_terminal:

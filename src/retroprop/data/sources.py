@@ -41,9 +41,9 @@ def _mnist(root: Path) -> Dataset:
 
     try:
         train, test = (MNIST(str(root), train=part, download=False) for part in (True, False))
-    except RuntimeError:
+    except (RuntimeError, AssertionError, OSError, ValueError):  # missing, cut short or not MNIST at all
         raise DataMissing(
-            f"MNIST was not found in {str(root)!r}. Put its four unpacked files in "
+            f"MNIST was not found, or not whole, in {str(root)!r}. Put its four unpacked files in "
             f"{str(root / 'MNIST' / 'raw')!r}, or name the folder that holds MNIST/ with --data-root or "
             f"{VARIABLE}; torchvision.datasets.MNIST({str(root)!r}, download=True) fetches them where "
             "there is a network. Without it, `data: digits` runs everything."

@@ -41,7 +41,7 @@ class Engine:
     """Trains groups, one after another; groups of one make share a compiled step."""
 
     def __init__(self) -> None:
-        self._compiled_before: list[tuple[_Group, Callable[..., Any]]] = []
+        self._compiled_before: list[tuple[Program, tuple[Any, ...], Callable[..., Any]]] = []
 
     def train(
         self,
@@ -81,8 +81,8 @@ class Engine:
 
     def _compiled(self, group: "_Group", result: GroupResult) -> Callable[..., Any]:
         """The compiled step, checked against the eager one; the eager one where they disagree."""
-        for other, step in self._compiled_before:
-            if other.shape == group.shape and other.program.same_make(group.program):
+        for program, shape, step in self._compiled_before:
+            if shape == group.shape and program.same_make(group.program):
                 result.compiled = True
                 return step
         started = time.perf_counter()
@@ -105,7 +105,7 @@ class Engine:
             result.notes.append(f"eager, because the compiled step disagreed by {worst:.1e}")
             return eager
         result.compiled = True
-        self._compiled_before.append((group, step))
+        self._compiled_before.append((group.program, group.shape, step))
         return step
 
 

@@ -77,4 +77,7 @@ def __getattr__(name: str) -> Any:
                 found = get(candidate)
                 if found.__name__ == name:
                     return found
+                raise AttributeError(
+                    f"module {__name__!r} has no attribute {name!r}. Did you mean {found.__name__!r}?"
+                )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; see retroprop.fixes.names().")

@@ -21,7 +21,8 @@ class CrossEntropy(Fix):
     paper = Paper(
         1990,
         "Bridle",
-        "Probabilistic interpretation of feedforward classification network outputs",
+        "Probabilistic interpretation of feedforward classification network outputs, with relationships "
+        "to statistical pattern recognition",
         "Neurocomputing, NATO ASI F 68",
     )
     stage = Stage.LOSS

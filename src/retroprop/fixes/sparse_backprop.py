@@ -18,7 +18,8 @@ class SparseBackprop(ModelFix):
     """The backward pass of every hidden linear layer keeps k output units; the output layer is dense.
 
     Args:
-        keep: share of a layer's units that is kept, in (0, 1]; an int is their number.
+        keep: share of a layer's units that is kept, in (0, 1]; an int is their number, so `1` keeps one
+            unit and `1.0` keeps all.
         per: "batch" keeps one set of units for the minibatch, "example" one for every case.
 
     Source: Sun, Ren, Ma & Wang 2017, section 2.

@@ -14,6 +14,9 @@ from retroprop.surgery import Surgeon
 class Tanh(ModelFix):
     """Hidden units give tanh(x): centred on zero, with a slope of 1 at the origin instead of 1/4.
 
+    The paper recommends 1.7159 tanh(2x/3), whose value at 1 is 1; here it is plain tanh, as most later
+    networks have it.
+
     Source: LeCun, Bottou, Orr & Mueller 1998, section 4.4.
     """
 

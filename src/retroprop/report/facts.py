@@ -123,8 +123,8 @@ def harm_sentences(summary: Summary) -> list[str]:
         f"{one_in(share)} of the output layer's gradient at the first step. {joined(how)}. That "
         "takes away part of a signal that has already almost vanished, and nothing makes up for it."
     )
-    verdict = " Rows like this carry no verdict." if harm[0].kind == "add_one_in" else ""
-    found = [f"Added alone to the baseline, the study measured for {sizes}.{verdict}", reason]
+    verdict = " Rows like this carry no verdict, only an interval." if harm[0].kind == "add_one_in" else ""
+    found = [f"Measured with one fix added alone to the baseline: {sizes}.{verdict}", reason]
     kept = {(e.factor, e.level): e for e in summary.of_kind("leave_one_out")}
     beside = [kept[e.factor, e.level] for e in harm if (e.factor, e.level) in kept]
     if beside:
@@ -132,7 +132,7 @@ def harm_sentences(summary: Summary) -> list[str]:
             f"{effect_name(results.factors, e)} {signed(e.estimate)} points {range_of(e.low, e.high)}"
             for e in beside
         )
-        found.append(f"With all other fixes on, it measured for {rest}. These carry no verdict either.")
+        found.append(f"Measured with all other fixes on: {rest}. Rows like this carry no verdict either.")
     return found
 
 

@@ -54,7 +54,7 @@ def read(study: Study, store: Store, costs: list[dict[str, Any]]) -> Results:
             trials.append(_failure(study, trial, failures[trial.key], costs[trial.arm]))
     return Results(
         name=study.name,
-        settings=study.settings(),
+        settings=study.resolved(),
         factors=study.built_factors,
         design=study.design,
         held=tuple(_held(study)),

@@ -184,7 +184,7 @@ def _looked_at(results: Results, store: Store) -> Results:
 def write_settings(study: Study) -> None:
     """Write the resolved study beside its store."""
     part = study.folder / "study.yaml.part"
-    part.write_text(yaml.safe_dump(study.settings(), sort_keys=False), encoding="utf-8")
+    part.write_text(yaml.safe_dump(study.resolved(), sort_keys=False), encoding="utf-8")
     os.replace(part, study.folder / "study.yaml")
 
 

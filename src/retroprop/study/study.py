@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from retroprop.errors import RetropropError, UnknownName
 from retroprop.fix_config import build_fix
-from retroprop.study.design import DESIGNS, Arm, Factor, build_arms, build_factor
+from retroprop.study.design import DESIGNS, OFF, Arm, Factor, build_arms, build_factor
 
 if TYPE_CHECKING:
+    from retroprop.fix import Fix
     from retroprop.study.results import Results
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -129,8 +130,24 @@ class Study:
                 raise RetropropError(f"Two arms are named {label!r}; give each reference its own name.")
         return tuple(arms)
 
+    def resolved(self) -> dict[str, Any]:
+        """The study with every setting of every fix written out, for records."""
+
+        def level(fix: "Fix | None") -> Any:  # noqa: ANN401
+            return OFF if fix is None else fix.resolved()
+
+        factors = [
+            level(factor.levels[1].fix)
+            if len(factor.levels) == 2 and factor.levels[0].fix is None
+            else [level(one.fix) for one in factor.levels]
+            for factor in self.built_factors
+        ]
+        held = [build_fix(spec).resolved() for spec in self.held]
+        recipe = {**_RECIPE, **self.recipe}
+        return {**self.settings(), "recipe": recipe, "held": held, "factors": factors}
+
     def settings(self) -> dict[str, Any]:
-        """The resolved study as plain values, for YAML and records."""
+        """The study as plain values, as a file would say it."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     def run(self) -> "Results":
@@ -199,6 +216,10 @@ def _reference(spec: Any, network: str) -> Arm:
             raise UnknownName("key of a reference", str(key), known)
     from retroprop.fix import check_together
 
+    if not isinstance(spec["name"], str) or not isinstance(spec.get("fixes", []), (list, tuple)):
+        raise RetropropError(
+            f"The reference {dict(spec)!r} was given; expected a name as text, and fixes as a list such as [relu]."
+        )
     fixes = check_together([build_fix(item) for item in spec.get("fixes", [])])
     from retroprop.networks.mlp import parse_sizes
 

@@ -92,9 +92,13 @@ def _global_states() -> dict[str, bytes]:
     }
 
 
-@law(6, "kept parameters stay bit-identical")
+@law(6, "what the receipt does not name is kept, parameters to the bit")
 def kept_parameters(fix: Fix) -> None:
-    """Arms of one seed start alike, except where an INIT fix says on its receipt that they do not."""
+    """Arms of one seed start alike, except where an INIT fix says on its receipt that they do not.
+
+    Modules that differ are on the receipt too, and those of the output layer differ for fixes of the
+    loss, the start and the kernel alone.
+    """
     applied = put_on(fix, baseline())
     edited = {edit.site for edit in edits_of(fix, applied)}
     after = dict(applied.network.named_parameters())
@@ -105,6 +109,28 @@ def kept_parameters(fix: Fix) -> None:
         elif not torch.equal(parameter, after[name]):
             require(fix.stage == Stage.INIT, f"{name} has another start, and this is no INIT fix")
             require(name in edited, f"{name} has another start, which the receipt does not say")
+    _kept_modules(fix, without(fix, baseline()).network, applied.network, edited)
+
+
+def _kept_modules(fix: Fix, before: nn.Module, after: nn.Module, edited: set[str]) -> None:
+    output = MLP("16-4").layer_paths()[1]
+    was, now = _modules(before), _modules(after)
+    for path in sorted(path for path in was.keys() | now.keys() if was.get(path) != now.get(path)):
+        change = f"the module {path!r} was {was.get(path)} and is {now.get(path)}"
+        named = any(path == site or path.startswith(f"{site}.") for site in edited)
+        require(named, f"{change}, and no edit on the receipt names its place")
+        if fix.stage not in (Stage.LOSS, Stage.INIT, Stage.KERNEL):
+            inside = path == output or path.startswith(f"{output}.")
+            require(not inside, f"{change}, which only fixes of loss, start and kernel may change")
+
+
+def _modules(network: nn.Module) -> dict[str, str]:
+    """Type and settings of every module below a network by its path."""
+    found = {}
+    for path, module in network.named_modules(remove_duplicate=False):
+        if path:
+            found[path] = f"{type(module).__module__}.{type(module).__name__}({module.extra_repr()})"
+    return found
 
 
 @law(7, "dtype, device and mode are kept")
