@@ -4,7 +4,8 @@ import copy
 import itertools
 import random
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -17,6 +18,8 @@ import retroprop.fix
 from retroprop import fixes
 from retroprop.errors import NothingMatched
 from retroprop.fix import Fix, ModelFix, Paper, Stage
+from retroprop.networks.layer import NoSkip
+from retroprop.stacking.dispatch import twin
 from retroprop.stacking.twins import share_elementwise
 from retroprop.surgery import Surgeon
 from retroprop.testing import LAWS, LawBroken, check_fix
@@ -219,6 +222,56 @@ class WrongTwin(Toy):
         return surgeon.network
 
 
+@dataclass(frozen=True)
+class Slope:
+    value: float = field(compare=False)
+
+
+class Leak(nn.Module):
+    def __init__(self, slope: Slope) -> None:
+        super().__init__()
+        self.slope = slope  # two of them look equal
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, x * self.slope.value)
+
+
+@twin.register(Leak)
+def _(first: Leak, modules: Sequence[Leak]) -> nn.Module:
+    return Leak(first.slope)
+
+
+@final
+@dataclass(frozen=True)
+class FirstSettingOnly(Toy):
+    slope: float = 0.5
+
+    def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
+        surgeon.fill("activation", lambda site: Leak(Slope(self.slope)))
+        return surgeon.network
+
+
+class Lifts(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return y + 0.1 * (y == 0)
+
+
+@twin.register(Lifts)
+def _(first: Lifts, modules: Sequence[Lifts]) -> nn.Module:
+    return NoSkip()  # wrong where units are 0, as behind dropout and ReLU
+
+
+@final
+@dataclass(frozen=True)
+class WrongInACrowd(Toy):
+    stage = Stage.SKIP
+    slot = "skip"
+
+    def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
+        surgeon.fill("skip", lambda site: Lifts())
+        return surgeon.network
+
+
 @final
 @dataclass(frozen=True)
 class FirstPlaceOnly(Toy):
@@ -304,6 +357,8 @@ BROKEN = [
     (12, "neutral", NotNeutral(), "outputs differ at {'p': 0.0}"),
     (13, "composes", WantsSigmoid(), "looked for a sigmoid"),
     (14, "fused", WrongTwin(), "differs by"),
+    (14, "fused", FirstSettingOnly(), "differs by"),
+    (14, "fused", WrongInACrowd(), "differs by"),
     (15, "shared_modules", FirstPlaceOnly(), "at two hidden places became 2"),
     (15, "shared_modules", OutputToo(), "the output's activation"),
     (16, "foreign", OnlyOurs(), "has no attribute 'hidden'"),

@@ -118,10 +118,7 @@ def test_verdicts_after_a_look_need_the_new_seeds(small):
 def test_new_seeds_are_those_that_no_partial_look_saw(small):
     # One look saw the last seeds and one a few of the first; a seed that is gone does not count.
     looks = (Look("1", (9, 10, 11, 40)), Look("2", (0, 9)), Look("3", tuple(range(12))))
-    found = estimate(replace(small, looks=looks))
-    assert found.looked == 4
-    alone = estimate(with_trials(small, {p: failed() for a in range(4) for p in places(small, a)[-3:]}))
-    assert {e.seeds for e in alone.effects} == {9}
+    assert estimate(replace(small, looks=looks)).looked == 4
     other = (Look("1", (50, 51)),)
     assert estimate(replace(small, looks=other)).looked == 0
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from retroprop.analysis.retuning import tuning_p, tuning_variance
+from retroprop.analysis.retuning import tuning_p
 from retroprop.errors import RetropropError
 from retroprop.study.tuning import choose_rate
 
@@ -68,29 +68,6 @@ def test_errors(change, message):
     } | change
     with pytest.raises(RetropropError, match=message):
         choose_rate(**call)
-
-
-def variance(validation, seed=0, lost=False):
-    values = np.array(validation)
-    diverged = np.full(values.shape, lost)
-    generator = np.random.default_rng(seed)
-    return tuning_variance(values, diverged, GRID, chance=0.1, generator=generator)
-
-
-def test_clear_choices_have_no_tuning_variance():
-    assert variance([[[0.9, 0.91], [0.5, 0.5], [0.6, 0.61]]] * 2) == 0.0
-    assert variance([[[0.9, 0.91], [0.5, 0.5], [0.6, 0.61]]] * 2, lost=True) == 0.0
-
-
-def test_tuning_variance_by_hand():
-    # Means 0.6, 0.5, 0. With 2 seeds a resample is (1, 1) a quarter of the time, then the first
-    # rate falls to 0.6 - sqrt(2) x 0.08 = 0.487 and 0.5 is chosen: 0.25 x 0.75 x 10 points^2.
-    values = [[[0.52, 0.68], [0.5, 0.5], [0.0, 0.0]]]
-    many = np.repeat(values, 200, axis=0)
-    assert variance(many) == pytest.approx(18.75, rel=0.02)
-    assert variance(values, seed=1) == variance(values, seed=1) != variance(values, seed=2)
-    with pytest.raises(RetropropError, match="One tuning seed"):
-        variance(np.full((2, 3, 1), 0.5))
 
 
 def test_tuning_p_by_hand():

@@ -51,35 +51,6 @@ def tuning_variances(
     return found
 
 
-def tuning_variance(
-    validation: npt.ArrayLike,
-    diverged: npt.ArrayLike,
-    multipliers: npt.ArrayLike,
-    *,
-    chance: float,
-    generator: np.random.Generator,
-) -> float:
-    """The first part of `tuning_variances`, averaged over arms; no claim rests on it.
-
-    Args:
-        validation: As in `tuning_variances`.
-        diverged: As in `tuning_variances`.
-        multipliers: As in `tuning_variances`.
-        chance: As in `tuning_variances`.
-        generator: As in `tuning_variances`.
-
-    Returns:
-        Squared points of accuracy, for one arm.
-
-    Raises:
-        RetropropError: As in `tuning_variances`.
-    """
-    choose_rate(validation, diverged, multipliers, chance=chance)  # for its checks of the arrays
-    means, redrawn = _redrawn(validation, diverged, chance, generator)
-    reached = means[np.arange(len(means)), np.argmax(redrawn, axis=2)]
-    return float(1e4 * (reached - reached[0]).var(axis=0).mean())
-
-
 def tuning_p(
     contrasts: FloatArray,
     weights: FloatArray,

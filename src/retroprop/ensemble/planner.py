@@ -10,7 +10,7 @@ from itertools import groupby
 _MOST_MEMBERS = 48
 _CACHE_BYTES = 6 * 2**20
 # Copies of a member's weights that one step holds, and the same again for activations.
-_COPIES = 12
+COPIES = 12
 # Seconds that compiling must save before it is worth its own cost.
 _WORTH_COMPILING = 60.0
 _SAVED_PER_STEP = 0.0008
@@ -58,7 +58,7 @@ def most_members(weights: int, steps: int, memory: float) -> int:
     step = max(_STEP_LEAST, _STEP_PER_MILLION * weights / 1e6)
     limits = (
         _CACHE_BYTES // bytes_each,
-        int(memory // (bytes_each * 2 * _COPIES)),
+        int(memory // (bytes_each * 2 * COPIES)),
         int(_LONGEST_GROUP / (step * steps)),
         _MOST_MEMBERS,
     )

@@ -49,7 +49,7 @@ def _parts(results: Results, judged: Sequence[Effect], kind: str) -> list[str]:
     hurts = [e for e in judged if e.claim == HURTS]
     silent = [e for e in judged if e.claim == NO_CLAIM]
     withheld = [e for e in judged if e.claim.startswith("withheld")]
-    tail = _TAILS[kind]
+    tail = "" if kind == "main" and len(results.factors) == 1 else _TAILS[kind]
 
     def names(rows: Sequence[Effect]) -> str:
         return joined([effect_name(results.factors, e) for e in rows])

@@ -18,11 +18,11 @@ from retroprop.report.words import (
 )
 from retroprop.study.results import Results
 
-_THINNING = {
-    "dropout": "silences some of the units, and with them their error signals",
-    "backward": "sends back only some of the error signals",
-}
-"""Slots of fixes that remove a part of the error signal, and how they do it."""
+_THINNING = {"dropout", "backward"}
+"""Slots of fixes that leave a part of the signal out."""
+
+_LESS = 0.7
+"""A gradient below this share of the baseline's is smaller, above it about the same."""
 
 
 def counts_sentence(results: Results) -> str:
@@ -116,12 +116,10 @@ def harm_sentences(summary: Summary) -> list[str]:
         f"{effect_name(results.factors, e)} {signed(e.estimate)} points {range_of(e.low, e.high)}"
         for e in harm
     )
-    slots = {_slot(results, e): effect_name(results.factors, e) for e in harm}
-    how = [f"{name} {_THINNING[slot]}" for slot, name in slots.items()]
     reason = (
-        f"If that is so, a possible reason, which this study does not test: the baseline's first layer gets "
-        f"{one_in(share)} of the output layer's gradient at the first step. {joined(how)}. That "
-        "takes away part of a signal that has already almost vanished, and nothing makes up for it."
+        "Possible reasons, which this study does not test: the baseline's first layer gets "
+        f"{one_in(share)} of the output layer's gradient at the first step. "
+        + " ".join(_reason(summary, e, share) for e in harm)
     )
     verdict = " Rows like this carry no verdict, only an interval." if harm[0].kind == "add_one_in" else ""
     found = [f"Measured with one fix added alone to the baseline: {sizes}.{verdict}", reason]
@@ -134,6 +132,25 @@ def harm_sentences(summary: Summary) -> list[str]:
         )
         found.append(f"Measured with all other fixes on: {rest}. Rows like this carry no verdict either.")
     return found
+
+
+def _reason(summary: Summary, effect: Effect, baseline: float) -> str:
+    """What the gradient says of one fix alone, against the baseline's first-layer share."""
+    results = summary.results
+    name = effect_name(results.factors, effect)
+    axis = next(i for i, factor in enumerate(results.factors) if factor.name == effect.factor)
+    level = results.factors[axis].labels.index(effect.level)
+    alone = tuple(level if i == axis else 0 for i in range(len(results.factors)))
+    arm = next((i for i, one in enumerate(results.arms) if one.levels == alone), None)
+    share = summary.gradients.first(arm)
+    if share < _LESS * baseline:
+        return f"With {name} it is {one_in(share)}: part of a signal that had almost vanished is taken away."
+    if share >= _LESS * baseline:
+        return (
+            f"With {name} it is {one_in(share)}, about the same, so a smaller gradient is not the reason; "
+            "its noise may be more than a network bears that hardly learns as it is."
+        )
+    return f"With {name} it was not measured."
 
 
 def _slot(results: Results, effect: Effect) -> str:

@@ -24,7 +24,7 @@ from retroprop.report.words import (
 
 EFFECT_COLUMNS = tuple(field.name for field in fields(Effect))
 _EFFECT_HEAD = ("Effect", "Kind", "Points", "95 % interval", "p (Holm)", "Claim")
-_ARM_HEAD = ("Arm", "Validation %", "Test %", "95 % interval", "sd", "Rate", "Seeds", "Flags")
+_ARM_HEAD = ("Arm", "Validation %", "Test %", "95 % interval", "sd", "Rate ×", "Seeds", "Flags")
 
 
 def effects_csv(summary: Summary) -> str:

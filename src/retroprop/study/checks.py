@@ -2,6 +2,7 @@
 
 import os
 import platform
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from retroprop.data.dataset import Dataset
 from retroprop.data.sources import load
+from retroprop.ensemble.planner import COPIES
 from retroprop.errors import RetropropError
 from retroprop.fix import Recipe
 from retroprop.networks.mlp import parse_sizes
@@ -93,6 +95,13 @@ def step_flops(recipe: Recipe, batch: int) -> int:
             f"batch={batch} was given, and a network cannot be trained on it ({error}). Give a larger batch."
         ) from None
     return int(counter.get_total_flops()) * batch // cases
+
+
+def trial_bytes(network: str) -> int:
+    """Bytes that training one trial may take, from the sizes of its layers alone."""
+    sizes = parse_sizes(network)
+    weights = sum((a + 1) * b for a, b in pairwise(sizes))
+    return 4 * 2 * COPIES * weights
 
 
 def free_memory(limit: float | None) -> int:

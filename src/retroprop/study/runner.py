@@ -12,7 +12,14 @@ import yaml
 
 from retroprop.ensemble.planner import Group, Item, has_compiler, plan
 from retroprop.errors import RetropropError, StoreError
-from retroprop.study.checks import arm_costs, checked_data, chosen_device, cores, free_memory
+from retroprop.study.checks import (
+    arm_costs,
+    checked_data,
+    chosen_device,
+    cores,
+    free_memory,
+    trial_bytes,
+)
 from retroprop.study.pool import Pool
 from retroprop.study.progress import Watcher
 from retroprop.study.reader import chosen_rates, read, tuning_grid
@@ -78,15 +85,15 @@ def prepare(study: Study) -> Prepared:
     """
     data = checked_data(study)
     device = chosen_device(study.device)
-    costs = arm_costs(study, data)
-    steps = study.epochs * (data.sizes[0] // study.batch if study.batch else 1)
     memory = free_memory(study.memory)
-    needed = 4 * 24 * max(cost["parameters"] for cost in costs)
+    needed = max(trial_bytes(arm.network) for arm in study.arms)
     if memory < needed:
         raise RetropropError(
-            f"memory={memory / 2**30:.4f} GiB was given; one trial needs about {needed / 2**30:.4f}. Give "
-            "more with --memory, or a smaller network."
+            f"{memory / 2**20:.2f} MiB of memory are free or were given; one trial needs about "
+            f"{needed / 2**20:.2f} MiB. Give more with --memory, or a smaller network."
         )
+    costs = arm_costs(study, data)
+    steps = study.epochs * (data.sizes[0] // study.batch if study.batch else 1)
     workers = 1 if device == "cuda" else cores()
     return Prepared(device, workers, memory, steps, costs, data.fingerprint())
 

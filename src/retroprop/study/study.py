@@ -133,7 +133,7 @@ class Study:
     def resolved(self) -> dict[str, Any]:
         """The study with every setting of every fix written out, for records."""
 
-        def level(fix: "Fix | None") -> Any:  # noqa: ANN401
+        def level(fix: "Fix | None") -> Any:
             return OFF if fix is None else fix.resolved()
 
         factors = [
@@ -218,7 +218,8 @@ def _reference(spec: Any, network: str) -> Arm:
 
     if not isinstance(spec["name"], str) or not isinstance(spec.get("fixes", []), (list, tuple)):
         raise RetropropError(
-            f"The reference {dict(spec)!r} was given; expected a name as text, and fixes as a list such as [relu]."
+            f"The reference {dict(spec)!r} was given; expected a name as text, and fixes as a list such as "
+            "[relu]."
         )
     fixes = check_together([build_fix(item) for item in spec.get("fixes", [])])
     from retroprop.networks.mlp import parse_sizes

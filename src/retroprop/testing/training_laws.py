@@ -2,14 +2,15 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from retroprop.errors import NoTwin
-from retroprop.fix import Fix, Recipe, apply
+from retroprop import fixes as registry
+from retroprop.errors import Conflict, NoTwin, RetropropError
+from retroprop.fix import Fix, ModelFix, Recipe, Stage, apply, check_together
 from retroprop.networks.mlp import MLP
 from retroprop.optim.rule import Tensors
 from retroprop.optim.rule_1986 import Rule1986
@@ -87,14 +88,15 @@ def neutral(fix: Fix) -> None:
 def fused(fix: Fix) -> None:
     """Trained in a group or alone, a trial gives the same numbers.
 
-    Arms with and without the fix, at two rates and two seeds, on the digits: 50 steps in float64, then
-    float32 step by step from equal states. A fix whose modules have no twin is trained alone anyway.
+    Arms with and without the fix, and with half of its numbers, at two rates and two seeds, on the digits:
+    50 steps in float64, then float32 step by step from equal states. Last, arms of as many registered
+    fixes as go together, in float64. A fix whose modules have no twin is trained alone anyway.
     """
-    try:
-        fused_float64(fix)
-        fused_float32(fix)
-    except NoTwin:
-        return
+    for check in (fused_float64, fused_float32, fused_with_others):
+        try:
+            check(fix)
+        except NoTwin:
+            continue
 
 
 @dataclass
@@ -105,11 +107,30 @@ class _Member:
 
 def _groups(fix: Fix, dtype: torch.dtype) -> list[list[_Member]]:
     """Members by what a group shares; each has a recipe of its own."""
+    halved = _halved(fix)
+    arms = [[], company(fix), *([company(halved)] if halved else [])]
+    return _members(arms, (0.5, 1.0), dtype)
+
+
+def _halved(fix: Fix) -> Fix | None:
+    """The fix with half of every number that is no whole one, or of the first that may be halved."""
+    numbers = {field.name: getattr(fix, field.name) for field in fields(fix)}
+    halves = {name: value / 2 for name, value in numbers.items() if isinstance(value, float) and value}
+    for change in (halves, *({name: half} for name, half in halves.items())):
+        try:
+            if change:
+                return replace(fix, **change)
+        except RetropropError:
+            continue
+    return None
+
+
+def _members(arms: Sequence[list[Fix]], shares: Sequence[float], dtype: torch.dtype) -> list[list[_Member]]:
     data = _data(dtype)
     groups: dict[tuple[object, ...], list[_Member]] = {}
-    for fixes in ([], company(fix)):
+    for fixes in arms:
         for seed in (0, 1):
-            for share in (0.5, 1.0):
+            for share in shares:
                 network = MLP("64-16-16-10", seed=seed).to(dtype)
                 plain = Recipe(network, rule=Rule1986(0.05))
                 recipe = apply(plain, fixes, seed=seed, example=data[seed].train_x[:64]).recipe
@@ -117,6 +138,34 @@ def _groups(fix: Fix, dtype: torch.dtype) -> list[list[_Member]]:
                 kind = (recipe.loss, type(rule), recipe.reduction)
                 groups.setdefault(kind, []).append(_Member(replace(recipe, rule=rule), seed))
     return list(groups.values())
+
+
+def _crowds(fix: Fix) -> list[list[Fix]]:
+    """As many registered fixes as go with a fix, the same with the others of their slots, and a few.
+
+    Update rules are left out but for the fix's own: see `fused_with_others`.
+    """
+    kinds = [registry.get(name) for name in registry.names()]
+    known = [company(kind()) for kind in kinds if kind.stage != Stage.OPTIMIZER]
+    one = _together([company(fix), *known])
+    others = [given for given in known if given[-1].name not in {member.name for member in one}]
+    rule = [company(fix)] if fix.stage == Stage.OPTIMIZER else []
+    other = _together([*rule, *others, *known])
+    few = [member for member in one if not isinstance(member, ModelFix)]
+    return [one, other, few]
+
+
+def _together(offered: Sequence[list[Fix]]) -> list[Fix]:
+    """Those of the offered fixes, first come first served, that do not conflict."""
+    chosen: dict[str, Fix] = {}
+    for given in offered:
+        more = {one.name: one for one in given if one.name not in chosen}
+        try:
+            check_together([*chosen.values(), *more.values()])
+        except Conflict:
+            continue
+        chosen.update(more)
+    return list(chosen.values())
 
 
 def _data(dtype: torch.dtype) -> "dict[Seed, SeedData]":
@@ -133,12 +182,31 @@ def fused_float64(fix: Fix) -> None:
         LawBroken: when they do not.
         NoTwin: when the network cannot be stacked.
     """
+    _agree_after_training(_groups(fix, torch.float64))
+
+
+def fused_with_others(fix: Fix) -> None:
+    """The same for arms of many fixes in one group; that they compose at all is law 13.
+
+    Raises:
+        LawBroken: when they do not agree.
+        NoTwin: when the network cannot be stacked.
+    """
+    try:
+        groups = _members(_crowds(fix), (1.0,), torch.float64)
+    except RetropropError:
+        return
+    # A bias in front of a norm has no gradient but rounding errors, which rules such as Adam amplify.
+    _agree_after_training(groups, 1e-5 if fix.stage == Stage.OPTIMIZER else 1e-10)
+
+
+def _agree_after_training(groups: list[list[_Member]], tolerance: float = 1e-10) -> None:
     from retroprop.ensemble.engine import Engine
     from retroprop.ensemble.loop import train
     from retroprop.ensemble.trial_data import Schedule
 
     data, schedule = _data(torch.float64), Schedule(epochs=1, batch=23)
-    for members in _groups(fix, torch.float64):
+    for members in groups:
         alone = [train(copy.deepcopy(one.recipe), data[one.seed], schedule, test=False) for one in members]
         together = Engine().train(
             [one.recipe for one in members],
@@ -150,7 +218,7 @@ def fused_float64(fix: Fix) -> None:
         )
         for one, other in zip(alone, together.outcomes, strict=True):
             require(one.steps == other.steps == 50, f"{one.steps} and {other.steps} steps of 50")
-            _agree(other.tensors, one.tensors, 1e-10, "after 50 steps in float64")
+            _agree(other.tensors, one.tensors, tolerance, "after 50 steps in float64")
 
 
 def _agree(fused: Tensors, alone: Tensors, tolerance: float, when: str) -> None:
