@@ -237,6 +237,7 @@ def apply(
         surgeon.begin(fix.name)
         recipe = fix.amend(recipe, surgeon)
         receipts.append(Receipt(fix, tuple(surgeon.edits)))
+    surgeon.verify()
     # Kept outside state_dict and parameters: a plain attribute that copies and pickles with the module.
     recipe.network.__dict__["_retroprop_receipts"] = (*before, *receipts)
     return Applied(recipe, tuple(receipts))

@@ -119,8 +119,8 @@ def traced_layers(network: nn.Module, example: Tensor | None) -> Anatomy:
     The network is left as it is, and so are torch's global generators.
 
     Args:
-        network: every `nn.Linear` and convolution that its forward method calls begins a layer; the
-            last one called is the output layer.
+        network: every `nn.Linear` and convolution that its forward method calls begins a layer; those
+            that reach a returned tensor with no other between are output layers.
         example: a batch `(batch, ...)` that it accepts; guessed from its first parameter layer if
             None.
 

@@ -27,8 +27,10 @@ def test_a_class_resolves_by_its_own_name():
 def test_an_unknown_name_has_a_close_match():
     with pytest.raises(UnknownName, match=r"Unknown fix 'batchnorm'. Did you mean 'batch_norm'\?"):
         fixes.get("batchnorm")
-    with pytest.raises(AttributeError, match=r"has no attribute 'Relu'; see retroprop\.fixes\.names"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'Relu'\. Did you mean 'ReLU'\?"):
         _ = fixes.Relu
+    with pytest.raises(AttributeError, match=r"has no attribute 'Rectifier'; see retroprop\.fixes\.names"):
+        _ = fixes.Rectifier
 
 
 def test_nothing_is_imported_before_it_is_asked_for():
