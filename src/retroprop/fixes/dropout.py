@@ -84,6 +84,7 @@ class StackedDropout(Twin):
     """K dropouts of one p; `noise` is `(member or 1, unit, batch)`."""
 
     noise: Tensor
+    bounded = True
 
     def __init__(self, p: float) -> None:
         super().__init__()

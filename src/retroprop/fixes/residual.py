@@ -45,4 +45,4 @@ class Add(nn.Module):
         return x + y
 
 
-share_elementwise(Add)
+share_elementwise(Add, bounded=True)

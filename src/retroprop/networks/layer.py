@@ -48,7 +48,7 @@ class OutputLayer(nn.Module):
         return self.activation(self.linear(x))
 
 
-share_elementwise(NoSkip)
+share_elementwise(NoSkip, bounded=True)
 register_container(HiddenLayer)
 register_container(OutputLayer)
 

@@ -19,9 +19,12 @@ class Twin(nn.Module):
     """A module that computes what `len(members)` modules of one kind would, each for its member.
 
     Its parameters and buffers carry the names of the original's, with a leading member dimension.
+    `bounded` says that its slope is finite at every finite input, so that a member which does not take it
+    may still pass through it.
     """
 
     members: Members
+    bounded: bool = False
 
 
 @singledispatch
@@ -207,8 +210,10 @@ class Choice(nn.Module):
             out = None
             for i in range(count):
                 mask = self.get_buffer(f"mask{i}")
-                # Others see zeros: a slope of theirs that overflows would come back as 0 * inf.
-                own = branches[i](*(torch.where(mask, x, 0) for x in inputs))
+                branch = branches[i]
+                # Elsewhere others see zeros: a slope of theirs that overflows would come back as 0 * inf.
+                safe = isinstance(branch, Twin) and branch.bounded
+                own = branch(*(inputs if safe else [torch.where(mask, x, 0) for x in inputs]))
                 out = own if out is None else torch.where(mask, own, out)
             assert out is not None
             return out
