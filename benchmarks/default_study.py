@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import readme
 from retroprop.report.pictures import family_picture
 from retroprop.report.summary import Summary, summarise
-from retroprop.report.words import claim_words, effect_name, percent, range_of, signed
+from retroprop.report.words import claim_words, effect_name, one_in, percent, range_of, signed
 from retroprop.study.study import Study
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +47,9 @@ def measured(summary: Summary) -> dict[str, Any]:
             }
             for effect in summary.of_kind("main")
         ],
+        "gradients": {
+            results.arms[arm].label: one_in(summary.gradients.first(arm)) for arm in summary.gradients.arms
+        },
         "arms": [
             {
                 "arm": row.label + (" (outside the design)" if row.reference else ""),

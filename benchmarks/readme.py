@@ -26,6 +26,11 @@ def sections() -> dict[str, str]:
     return {
         "answer": f"> {study['answer']}",
         "effects": "\n".join([*effects, "", *arms, "", made]),
+        "gradients": (
+            "The first layer's gradient at the first step, as a share of the output layer's: "
+            + "; ".join(f"{arm} {share}" for arm, share in study["gradients"].items())
+            + "."
+        ),
         "speed": (
             f"The {speed['members']} arms of a seed train as one compiled program, "
             f"{speed['ratio']:.1f} times as fast as a hand-written PyTorch loop trains them one by one "

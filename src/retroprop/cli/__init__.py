@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 2
     except sqlite3.Error as error:
         sys.stderr.write(
-            f"retroprop: The study's store could not be read or written ({error}). Nothing in it was "
-            "changed; see that the disk has room, or give another folder with --out.\n"
+            f"retroprop: The study's store could not be read or written ({error}). Groups that had "
+            "finished are kept; see that the disk has room, or give another folder with --out.\n"
         )
         code = 2
     except KeyboardInterrupt:
