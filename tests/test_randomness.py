@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from retroprop.randomness import derived_seed, permutation, uniforms
+from retroprop.randomness import _philox, derived_seed, permutation, uniforms
 
 
 def test_values_are_pinned():
@@ -109,3 +109,30 @@ def test_global_generators_are_left_alone():
     assert after[0] == numpy_before[0]
     assert np.array_equal(after[1], numpy_before[1])
     assert after[2:] == numpy_before[2:]
+
+
+@given(
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.integers(0, 2**40),
+    st.one_of(st.integers(), st.text(max_size=5)),
+)
+def test_skipping_gives_the_rest_of_the_sequence(count: int, skip: int, step: int, seed: int | str):
+    whole = uniforms((skip + count,), seed, "s", "layer", step)
+    assert torch.equal(uniforms((count,), seed, "s", "layer", step, skip=skip), whole[skip:])
+
+
+@given(st.integers(0, 40), st.integers(0, 2**40), st.integers(0, 2**40), st.integers(0, 2**128 - 1))
+def test_the_device_draws_the_words_of_numpy(blocks: int, first: int, step: int, key: int):
+    """On the CPU here, where the arithmetic is the same."""
+    halves = _philox(blocks, key, (first, step), torch.device("cpu"))
+    generator = np.random.Philox(key=key, counter=[first, 0, step, 0])
+    words = np.atleast_1d(generator.random_raw(4 * blocks)).view(np.uint32)
+    assert np.array_equal(halves.numpy(), words.astype(np.int64))
+
+
+@pytest.mark.cuda
+def test_a_cuda_device_draws_the_same():
+    here = uniforms((7, 5), 3, "dropout", "layer", 2, skip=11)
+    there = uniforms((7, 5), 3, "dropout", "layer", 2, skip=11, device=torch.device("cuda"))
+    assert torch.equal(there.cpu(), here)

@@ -7,6 +7,7 @@ import torch
 
 from retroprop.data import sources
 from retroprop.data.dataset import Dataset, Split, split
+from retroprop.ensemble.trial_data import SeedData
 from retroprop.errors import DataMissing, RetropropError, UnknownName
 
 PARTS = ("train", "validation", "test")
@@ -38,8 +39,10 @@ def test_digits(digits: Dataset):
     assert digits.labels.unique().tolist() == list(range(10))
     assert digits.features == 64
     assert digits.chance == pytest.approx(183 / 1797)
-    inputs = digits.inputs(torch.arange(5), torch.float64, torch.device("cpu"))
-    assert inputs.shape == (5, 64)
+    data = SeedData.of(digits, 0, torch.float64, torch.device("cpu"))
+    inputs = data.inputs(torch.arange(5))
+    assert inputs.shape == (5, *digits.shape) == (5, 1, 8, 8)
+    assert inputs.dtype == torch.float64
     assert (float(inputs.min()), float(inputs.max())) == (0.0, 1.0)
 
 

@@ -7,7 +7,9 @@ from torch import nn
 from retroprop import MLP, Recipe, apply, fixes
 from retroprop.data.sources import load
 from retroprop.ensemble import loop
-from retroprop.ensemble.engine import Engine, _Group, disagreement, tolerance
+from retroprop.ensemble.compiling import disagreement, tolerance
+from retroprop.ensemble.engine import Engine
+from retroprop.ensemble.training import step_inputs
 from retroprop.ensemble.trial_data import Schedule, SeedData
 from retroprop.errors import NoTwin
 from retroprop.fixes.dropout import KeyedDropout
@@ -90,11 +92,10 @@ def test_a_diverged_member_counts_no_step_that_was_refused():
 
 def test_the_check_of_a_compiled_step_sees_one_wrong_sign_in_one_member():
     recipes = [recipe(), recipe(fixes.ReLU()), recipe(fixes.BatchNorm(), rate=0.003)]
-    group = _Group(recipes, [0] * 3, {0: data(torch.float32)}, SCHEDULE)
-    x, t, drawn = next(iter(group.minibatches(0)))
-    start = group.program.start()
-    right = group.program.step(*group.step_inputs(start, x, t, drawn))
-    assert disagreement(group.program, start, right, right) == 0
+    training, _ = Engine().start(recipes, [0] * 3, {0: data(torch.float32)}, SCHEDULE, compiled=False)
+    program, feed, start = training.program, training.minibatches, training.carried
+    right = program.step(*step_inputs(program, start, *feed.assemble(next(feed.draws(0)))))
+    assert disagreement(program, start, right, right) == 0
     for name, tensor in right[0].items():
         for k in range(len(tensor)):
             flipped = tensor.clone()
@@ -107,4 +108,4 @@ def test_the_check_of_a_compiled_step_sees_one_wrong_sign_in_one_member():
                 if len(right[0][other]) == len(recipes)
             )
             if moved > 1e-3 * largest:
-                assert disagreement(group.program, start, wrong, right) > tolerance(torch.float32), name
+                assert disagreement(program, start, wrong, right) > tolerance(torch.float32), name

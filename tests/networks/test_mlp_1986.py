@@ -41,7 +41,8 @@ def cases(sizes: str, count: int = 17, seed: int = 0) -> tuple[torch.Tensor, tor
 
 
 def seed_data(x: torch.Tensor, d: torch.Tensor) -> SeedData:
-    return SeedData(3, x, d, x[:4], d[:4], x[4:8], d[4:8])
+    parts = torch.arange(len(x)), torch.arange(4), torch.arange(4, 8)
+    return SeedData(3, x, d, *parts, dtype=x.dtype)
 
 
 def gap(found: dict[str, torch.Tensor], expected: paper.Arrays) -> float:

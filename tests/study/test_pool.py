@@ -8,14 +8,15 @@ import time
 import pytest
 
 from retroprop.study.pool import Pool
+from retroprop.study.study import Study
+from retroprop.study.trial import make_trial
 
 
 def one_job():
-    settings = {
-        "data": "digits", "network": "64-8-10", "recipe": {"rate": 0.1, "momentum": 0.9}, "fixes": [],
-        "multiplier": 1.0, "seed": "tuning/0", "epochs": 1, "batch": 64, "dtype": "float32",
-    }  # fmt: skip
-    return {"settings": [settings], "data_root": None, "device": "cpu", "compiled": False}
+    study = Study(network="64-8-10", epochs=1)
+    arm = next(i for i, arm in enumerate(study.arms) if not arm.reference)
+    settings = make_trial(study, arm, "tuning", 0, 1.0).settings
+    return {"settings": [settings], "data_root": None, "device": "cpu", "way": "eager"}
 
 
 @pytest.fixture

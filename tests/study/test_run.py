@@ -223,7 +223,7 @@ def test_a_resumed_run_uses_the_stored_plan_as_it_is(tmp_path, monkeypatch):
 
     def compiled(folder):
         with open_store(folder, None) as store:
-            return [group.compiled for _, group in store.planned("reporting")]
+            return [group.way == "compiled" for _, group in store.planned("reporting")]
 
     class Stopped(Here):
         """Trains all of tuning and one group of reporting; here it is the plan that counts."""
@@ -232,10 +232,10 @@ def test_a_resumed_run_uses_the_stored_plan_as_it_is(tmp_path, monkeypatch):
             for count, (key, job) in enumerate(jobs):
                 if count and job["settings"][0]["seed"].startswith("reporting"):
                     raise KeyboardInterrupt
-                yield from super().run([(key, {**job, "compiled": False})])
+                yield from super().run([(key, {**job, "way": "eager"})])
 
     study = small_study(tmp_path, memory=0.0003, seeds=4)
-    monkeypatch.setattr(planner, "_WORTH_COMPILING", 0.2)
+    monkeypatch.setattr(planner, "_WORTH_COMPILING", 0.001)
     with pytest.raises(KeyboardInterrupt):
         run(study, pool=Stopped())
     before = compiled(tmp_path)

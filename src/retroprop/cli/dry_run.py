@@ -1,5 +1,6 @@
 """`retroprop ablate --dry-run`: the plan of a study, with the minutes it may take."""
 
+import itertools
 import time
 from collections import Counter
 
@@ -10,13 +11,13 @@ from retroprop.data.sources import load
 from retroprop.ensemble.loop import Loop, own_copy
 from retroprop.ensemble.planner import Group
 from retroprop.ensemble.trial_data import Schedule, SeedData
-from retroprop.study.runner import Prepared, prepare, reporting_trials, tuning_trials
+from retroprop.study.prepared import Prepared, prepare
+from retroprop.study.runner import reporting_trials, tuning_trials
 from retroprop.study.study import Study
 from retroprop.study.trial import make_trial, recipe_of
 
 # Time of a member's step as a share of a plain step alone, seen on two cores; a rough guide.
-_SHARE_COMPILED = 0.16
-_SHARE_EAGER = 0.6
+_SHARES = {"compiled": 0.16, "eager": 0.6, "alone": 1.0}
 _SECONDS_TO_COMPILE = 45.0
 
 
@@ -36,10 +37,12 @@ def show_plan(study: Study) -> int:
         f"then {len(reporting)} reporting trials ({study.seeds} seeds an arm).",
         soft_wrap=True,
     )
-    sizes = Counter((len(group.keys), group.compiled) for group in groups)
-    for (size, compiled), count in sorted(sizes.items(), reverse=True):
-        how = "compiled" if compiled else "eager"
-        console.print(f"  {count} groups of {size} members, {how}, {prepared.steps} steps each")
+    sizes = Counter((len(group.keys), group.way) for group in groups)
+    for (size, way), count in sorted(sizes.items(), reverse=True):
+        groups_of = "trials one by one" if way == "alone" else f"members as one program, {way}"
+        console.print(f"  {count} groups of {size} {groups_of}, {prepared.steps} steps each")
+    for text in prepared.notes:
+        console.print(f"  {text}", soft_wrap=True, markup=False)
     minutes = _estimate(study, prepared, groups) / 60
     console.print(
         f"About {minutes:.1f} minutes on {prepared.workers} worker processes: an estimate from a few plain "
@@ -56,14 +59,14 @@ def _estimate(study: Study, prepared: Prepared, groups: list[Group]) -> float:
     recipe = own_copy(recipe_of(make_trial(study, arm, "tuning", 0, study.rates[0]).settings))
     data = SeedData.of(load(study.data, study.data_root), "tuning/0", torch.float32, torch.device("cpu"))
     loop = Loop(recipe, data, Schedule(1, study.batch))
-    batches = loop.minibatches(0)
+    batches = list(itertools.islice(loop.minibatches(0), 20))
     loop.step(*batches[0])
     started = time.perf_counter()
     timed = [loop.step(*batches[i % len(batches)]) for i in range(20)]
     plain = (time.perf_counter() - started) / len(timed)
     total = 0.0
     for group in groups:
-        share = _SHARE_COMPILED if group.compiled else _SHARE_EAGER
+        share = _SHARES[group.way]
         total += len(group.keys) * prepared.steps * plain * share
-    compiling = _SECONDS_TO_COMPILE if any(group.compiled for group in groups) else 0.0
+    compiling = _SECONDS_TO_COMPILE if any(group.way == "compiled" for group in groups) else 0.0
     return total / prepared.workers + compiling

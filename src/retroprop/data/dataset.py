@@ -1,7 +1,7 @@
 """A data set in memory, and its stratified split by seed."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from retroprop.randomness import Seed, permutation
 class Dataset:
     """Labelled images of one size.
 
-    images: uint8 `(image, *shape)`; divided by `scale` they lie in [0, 1].
+    images: uint8 `(image, height, width)` or `(image, channel, height, width)`; divided by `scale` they lie
+        in [0, 1].
     labels: int64 `(image,)`.
     sizes: images that train, validate and test.
     official_test: images at the end that are the test set in every split; 0 when each seed draws one.
@@ -31,6 +32,12 @@ class Dataset:
     about: str
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        height, width = self.images.shape[-2:]
+        return (self.images[0].numel() // (height * width), height, width)
+
+    @property
     def features(self) -> int:
         """Pixels of one image."""
         return self.images[0].numel()
@@ -43,13 +50,13 @@ class Dataset:
     def fingerprint(self) -> str:
         """A hash of every image, label and split size."""
         digest = hashlib.blake2b(repr((self.name, self.sizes, self.scale)).encode(), digest_size=16)
-        digest.update(self.images.numpy().tobytes())
-        digest.update(self.labels.numpy().tobytes())
+        digest.update(self.images.cpu().numpy().tobytes())
+        digest.update(self.labels.cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def inputs(self, index: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Images `(case, feature)` in [0, 1]."""
-        return self.images[index].flatten(1).to(device, dtype) / self.scale
+    def to(self, device: torch.device) -> "Dataset":
+        """The data set with images and labels on a device; as bytes, so that it is small there."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -67,20 +74,21 @@ def split(data: Dataset, seed: Seed) -> Split:
     Every class is spread over the parts in proportion, to within one image.
     """
     train_size, validation_size, test_size = data.sizes
-    pool = torch.arange(len(data.labels) - data.official_test)
+    labels = data.labels.cpu()
+    pool = torch.arange(len(labels) - data.official_test)
     if len(pool) < train_size + validation_size + (0 if data.official_test else test_size):
         raise RetropropError(
             f"{data.name} has {len(pool)} images to split; {data.sizes} were asked for. Ask for fewer."
         )
     shuffled = pool[permutation(len(pool), seed, "split")]
-    by_class = shuffled[data.labels[shuffled].argsort(stable=True)]
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
     sizes = [train_size, validation_size, 0 if data.official_test else test_size]
     sizes.append(len(pool) - sum(sizes))
-    shares = _shares(data.labels[pool].bincount(), torch.tensor(sizes))
+    shares = _shares(labels[pool].bincount(), torch.tensor(sizes))
     pieces = torch.split(by_class, shares.flatten().tolist())
     train, validation, test = (torch.cat(pieces[i :: len(sizes)]).sort().values for i in range(3))
     if data.official_test:
-        test = torch.arange(len(pool), len(data.labels))
+        test = torch.arange(len(pool), len(labels))
     return Split(train, validation, test)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from retroprop.ensemble.outcome import Outcome
-from retroprop.ensemble.trial_data import Schedule, SeedData, augmented, keyed_modules, noise
+from retroprop.ensemble.precision import products_in
+from retroprop.ensemble.trial_data import (
+    EVALUATED_AT_ONCE,
+    Schedule,
+    SeedData,
+    augmentation_noise,
+    chunks,
+    keyed_modules,
+    minibatch,
+    noise,
+)
 from retroprop.fix import Recipe
 from retroprop.optim.rule import Hyper, Tensors
 
@@ -22,7 +33,7 @@ class Loop:
 
     def __init__(self, recipe: Recipe, data: SeedData, schedule: Schedule) -> None:
         self.recipe, self.data, self.schedule = recipe, data, schedule
-        self.network = recipe.network.to(data.train_x.device, data.train_x.dtype)
+        self.network = recipe.network.to(data.device, data.dtype)
         self.parameters: Tensors = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.state = recipe.rule.start({k: p.detach() for k, p in self.parameters.items()})
         self.hyper: Hyper = {
@@ -32,21 +43,28 @@ class Loop:
         self.steps = 0
         self.diverged = False
 
-    def minibatches(self, epoch: int) -> list[tuple[Tensor, Tensor, Tensors]]:
+    def minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensors]]:
         """Inputs, targets and noise by path of every step of an epoch."""
         order = self.data.order(self.schedule, epoch)
-        drawn = {
-            path: noise(module, path, self.data.seed, epoch, order).to(self.data.train_x)
-            for path, module in keyed_modules(self.network).items()
-        }
-        pairs = augmented(self.recipe.augment, self.data, epoch, order)
-        return [(x, t, {k: v[i] for k, v in drawn.items()}) for i, (x, t) in enumerate(pairs)]
+        changes = augmentation_noise(self.recipe.augment, self.data, epoch, order)
+        keyed = keyed_modules(self.network)
+        for steps in chunks(order):
+            drawn = {
+                path: noise(module, path, self.data, epoch, steps, order.shape[1])
+                for path, module in keyed.items()
+            }
+            for i in range(*steps):
+                index = order[i].to(self.data.device)
+                x, t = minibatch(self.data, index, self.recipe.augment, [change[i] for change in changes])
+                yield x, t, {path: values[i - steps[0]] for path, values in drawn.items()}
 
     def loss(self, x: Tensor, t: Tensor, drawn: Tensors) -> Tensor:
         """The error of one minibatch, a scalar."""
         for path, module in keyed_modules(self.network).items():
             module.noise = drawn[path]
-        values = self.recipe.loss(self.network(x), t, -1)
+        with products_in(self.schedule.precision, x.device):
+            out = self.network(x)
+        values = self.recipe.loss(out.to(t.dtype), t, -1)
         return values.sum() if self.recipe.reduction == "sum" else values.mean()
 
     def step(self, x: Tensor, t: Tensor, drawn: Tensors) -> float:
@@ -106,15 +124,19 @@ class Loop:
             module.noise = module.noise.new_empty(0)
 
     @torch.no_grad()
-    def correct(self, x: Tensor, t: Tensor) -> np.ndarray:
-        """Whether each case is classified rightly, at evaluation: bool `(case,)`."""
+    def correct(self, images: Tensor) -> np.ndarray:
+        """Whether each of the images, `(case,)` indices, is classified rightly at evaluation: `(case,)`."""
         before = {name: p.detach().clone() for name, p in self.parameters.items()}
         self._load(self.recipe.rule.evaluated(before, self.state))
         self.network.eval()
-        right = self.network(x).argmax(1) == t.argmax(1)
+        with products_in(self.schedule.precision, self.data.device):
+            right = [
+                self.network(self.data.inputs(some)).argmax(1) == self.data.outputs(some).argmax(1)
+                for some in torch.split(images, EVALUATED_AT_ONCE)
+            ]
         self.network.train()
         self._load(before)
-        return right.cpu().numpy()
+        return torch.cat(right).cpu().numpy()
 
 
 def train(recipe: Recipe, data: SeedData, schedule: Schedule, *, test: bool) -> Outcome:
@@ -138,22 +160,21 @@ def _train(loop: Loop, test: bool) -> Outcome:
     started = time.perf_counter()
     data, schedule = loop.data, loop.schedule
     loop.network.train()
-    losses, accuracies = [], []
+    curve, accuracies = [], []
     first: dict[str, float] = {}
-    last: tuple[Tensor, Tensor, Tensors] = (data.train_x, data.train_t, {})
     for epoch in range(schedule.epochs):
-        batches = loop.minibatches(epoch)
-        if epoch == 0:
-            first = loop.gradient_norms(*batches[0])
-        losses.append(float(np.mean([loop.step(*batch) for batch in batches])))
-        accuracies.append(float(loop.correct(data.validation_x, data.validation_t).mean()))
-        last = batches[-1]
-    final = loop.gradient_norms(*last)
-    right = loop.correct(data.test_x, data.test_t) if test else None
-    train_accuracy = float(loop.correct(data.train_x, data.train_t).mean())
+        losses = []
+        for batch in loop.minibatches(epoch):
+            first = first or loop.gradient_norms(*batch)
+            losses.append(loop.step(*batch))
+        curve.append(float(np.mean(losses)))
+        accuracies.append(float(loop.correct(data.validation).mean()))
+    final = loop.gradient_norms(*batch)
+    right = loop.correct(data.test) if test else None
+    train_accuracy = float(loop.correct(data.train).mean())
     loop.finish()
     return Outcome(
-        train_loss=np.array(losses),
+        train_loss=np.array(curve),
         validation_accuracy=np.array(accuracies),
         train_accuracy=train_accuracy,
         test_accuracy=None if right is None else float(right.mean()),

@@ -1,16 +1,29 @@
-"""Which trials train together, and whether their step is compiled."""
+"""Which trials train together, and how: compiled, eager, or one by one.
+
+The plan is a function of the trials and the memory alone, never of how fast the machine is just now, so that
+the same study is packed alike, and hence rounded alike, every time.
+"""
 
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
-# More members than this gain nothing, and their weights leave the cache.
+Way = Literal["compiled", "eager", "alone"]
+
+# On a CPU more members gain nothing, and their weights leave the cache.
 _MOST_MEMBERS = 48
-_CACHE_BYTES = 6 * 2**20
-# Copies of a member's weights that one step holds, and the same again for activations.
+_CACHE_BYTES = 4 * 2**20
+# On a GPU members fill the device; few enough that two seeds of a large design, whose minibatches differ,
+# do not share a group.
+_MOST_MEMBERS_CUDA = 256
+# Copies of a member's weights that one step holds: parameters, gradients, two slots of state, and the new
+# ones beside the old.
 COPIES = 12
+# Numbers that a step holds for each activation of a case: the value, its gradient and what is kept between.
+ACTIVATION_COPIES = 6
 # Seconds that compiling must save before it is worth its own cost.
 _WORTH_COMPILING = 60.0
 _SAVED_PER_STEP = 0.0008
@@ -27,7 +40,10 @@ class Item:
     program: only trials with one program can share a group.
     seed, replica: members of one seed share minibatches; a replica is one learning rate.
     standing: sort key that puts like members next to each other.
-    weights: number of parameters. steps: optimizer steps.
+    weights: number of parameters. activations: numbers that a minibatch makes on its way.
+    steps: optimizer steps.
+    spatial: whether the network convolves.
+    alone: whether it can only be trained by itself. compilable: whether its step may be compiled.
     """
 
     key: str
@@ -37,14 +53,23 @@ class Item:
     standing: tuple[str, ...]
     weights: int
     steps: int
+    activations: int = 0
+    spatial: bool = False
+    alone: bool = False
+    compilable: bool = True
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that a step of this member holds."""
+        return 4 * (COPIES * self.weights + ACTIVATION_COPIES * self.activations)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that train together, in the order they stand in."""
+    """Trials that train together, or one after another, in the order they stand in."""
 
     keys: tuple[str, ...]
-    compiled: bool
+    way: Way
 
 
 def has_compiler() -> bool:
@@ -52,61 +77,77 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl"))
 
 
-def most_members(weights: int, steps: int, memory: float) -> int:
+def most_members(item: Item, memory: float, device: str) -> int:
     """Members a group, by cache, memory (bytes) and the time a group may take; at least one."""
-    bytes_each = 4 * weights
-    step = max(_STEP_LEAST, _STEP_PER_MILLION * weights / 1e6)
-    limits = (
-        _CACHE_BYTES // bytes_each,
-        int(memory // (bytes_each * 2 * COPIES)),
-        int(_LONGEST_GROUP / (step * steps)),
-        _MOST_MEMBERS,
-    )
-    return max(1, min(limits))
+    room = int(memory // item.bytes)
+    if device == "cuda":
+        return max(1, min(room, _MOST_MEMBERS_CUDA))
+    if item.spatial:
+        return 1  # convolutions gain nothing from company on a CPU
+    step = max(_STEP_LEAST, _STEP_PER_MILLION * item.weights / 1e6)
+    cached = _CACHE_BYTES // (4 * item.weights)
+    return max(1, min(cached, room, int(_LONGEST_GROUP / (step * item.steps)), _MOST_MEMBERS))
 
 
-def plan(items: Sequence[Item], *, memory: float, compiler: bool) -> list[Group]:
+def plan(items: Sequence[Item], *, memory: float, compiler: bool, device: str = "cpu") -> list[Group]:
     """Groups for all items, the same for the same items.
 
     Args:
         items: trials to train.
         memory: bytes that one worker may use.
         compiler: whether compiling is possible.
+        device: cpu or cuda.
     """
-    groups: list[Group] = []
+    packed: list[list[Item]] = []
     ordered = sorted(
         items, key=lambda item: (item.program, _by_number(item.seed), item.replica, item.standing)
     )
     for _, found in groupby(ordered, key=lambda item: item.program):
-        own = list(found)
-        work = sum(item.steps for item in own) * _SAVED_PER_STEP
-        compiled = compiler and work > _WORTH_COMPILING
-        size = max(item.weights for item in own)
-        most = most_members(size, max(item.steps for item in own), memory)
-        seeds = Counter(item.seed for item in own)
-        packed: list[Item] = []
-        # All of a seed together if it fits, else a learning rate at a time: either way each group of a
-        # full design holds the same arms, so one compiled step serves all.
-        for _, block in groupby(
-            own, key=lambda item: (item.seed, item.replica if seeds[item.seed] > most else 0.0)
-        ):
-            members = list(block)
-            if packed and len(packed) + len(members) > most:
-                groups += _groups(packed, most, compiled)
-                packed = []
-            packed += members
-        groups += _groups(packed, most, compiled)
+        packed += _packed(list(found), memory, device)
+    # One compiled step serves all groups of one make, and has to be worth its while over all of them.
+    work: Counter[object] = Counter()
+    for members in packed:
+        work[_make(members)] += sum(item.steps for item in members)
+    groups = []
+    for members in packed:
+        worth = work[_make(members)] * _SAVED_PER_STEP > _WORTH_COMPILING
+        fit = compiler and all(item.compilable for item in members)
+        way: Way = "alone" if members[0].alone else "compiled" if fit and worth else "eager"
+        groups.append(Group(tuple(item.key for item in members), way))
     return _interleaved(groups)
 
 
-def _groups(items: Sequence[Item], most: int, compiled: bool) -> list[Group]:
+def _packed(own: Sequence[Item], memory: float, device: str) -> list[list[Item]]:
+    """Members of groups, of items of one program."""
+    most = min(most_members(item, memory, device) for item in own)
+    seeds = Counter(item.seed for item in own)
+    groups: list[list[Item]] = []
+    packed: list[Item] = []
+    # All of a seed together if it fits, else a learning rate at a time: either way each group of a
+    # full design holds the same arms, so one compiled step serves all.
+    for _, block in groupby(
+        own, key=lambda item: (item.seed, item.replica if seeds[item.seed] > most else 0.0)
+    ):
+        members = list(block)
+        if packed and len(packed) + len(members) > most:
+            groups += _split(packed, most)
+            packed = []
+        packed += members
+    return groups + _split(packed, most)
+
+
+def _split(items: Sequence[Item], most: int) -> list[list[Item]]:
     standing = sorted(items, key=lambda item: (item.standing, _by_number(item.seed), item.replica))
     count = -(-len(standing) // most)
     size = -(-len(standing) // count)
-    return [
-        Group(tuple(item.key for item in standing[i : i + size]), compiled)
-        for i in range(0, len(standing), size)
-    ]
+    return [standing[i : i + size] for i in range(0, len(standing), size)]
+
+
+def _make(members: Sequence[Item]) -> object:
+    """What groups must share to share a compiled step."""
+    first = members[0]
+    one_seed = all(item.seed == first.seed for item in members)
+    return first.program, one_seed, tuple(item.standing for item in members)
 
 
 def _by_number(seed: str) -> tuple[int, str]:
@@ -115,7 +156,7 @@ def _by_number(seed: str) -> tuple[int, str]:
 
 
 def _interleaved(groups: Sequence[Group]) -> list[Group]:
-    """One compiled group, the eager ones, then the rest: one worker compiles while others train."""
-    fast = [group for group in groups if group.compiled]
-    slow = [group for group in groups if not group.compiled]
+    """One compiled group, the others, then the rest: one worker compiles while others train."""
+    fast = [group for group in groups if group.way == "compiled"]
+    slow = [group for group in groups if group.way != "compiled"]
     return [*fast[:1], *slow, *fast[1:]]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad
 
+from retroprop.ensemble.precision import Precision, products_in
 from retroprop.ensemble.trial_data import keyed_modules
 from retroprop.errors import NoTwin, RetropropError
 from retroprop.fix import Recipe
@@ -37,13 +38,20 @@ class Program:
 
     Args:
         recipes: one a member; networks of one skeleton, one loss, one kind of rule.
+        device: where to run; where the networks are by default.
+        precision: see `Schedule`.
 
     Raises:
         NoTwin: when the networks cannot be stacked.
         RetropropError: when losses or kinds of rule differ.
     """
 
-    def __init__(self, recipes: Sequence[Recipe]) -> None:
+    def __init__(
+        self,
+        recipes: Sequence[Recipe],
+        device: torch.device | None = None,
+        precision: Precision = "float32",
+    ) -> None:
         first = recipes[0]
         for other in recipes:
             if (other.loss, other.reduction, other.rule.make()) != (
@@ -55,12 +63,13 @@ class Program:
                     "A group needs one loss and one kind of rule; several were given. Plan them apart."
                 )
         self.size = len(recipes)
+        self.precision = precision
         self.loss, self.rule, self.reduction = (
             recipes[0].loss,
             recipes[0].rule,
             recipes[0].reduction,
         )
-        self.network = stack([recipe.network for recipe in recipes]).train()
+        self.network = stack([recipe.network for recipe in recipes]).to(device).train()
         self.evaluator = copy.deepcopy(self.network).eval()
         carried = set(self.network.state_dict())
         self.owners = {name: members for name, members in members_of(self.network).items() if name in carried}
@@ -71,6 +80,13 @@ class Program:
             if original_name(path) in keyed and "noise" in module._buffers
         }
         self.hyper = self._hyper(recipes)
+        some = {members for members in self.owners.values() if len(members) < self.size}
+        self._places = {members: torch.tensor(members, device=self.device) for members in some}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.network.parameters()).device
 
     def _hyper(self, recipes: Sequence[Recipe]) -> Hyper:
         hyper: Hyper = {field: {} for field in self.rule.hyper()}
@@ -83,7 +99,8 @@ class Program:
     def same_make(self, other: "Program") -> bool:
         """Whether one compiled step serves both: they differ in tensors and hyper-parameters alone."""
         return (
-            (self.loss, self.reduction, self.owners) == (other.loss, other.reduction, other.owners)
+            (self.loss, self.reduction, self.precision) == (other.loss, other.reduction, other.precision)
+            and self.owners == other.owners
             and self.rule.make() == other.rule.make()
             and same_make(self.network, other.network)
         )
@@ -93,7 +110,7 @@ class Program:
         tensors = {name: p.detach().clone() for name, p in self.network.state_dict().items()}
         trained = [name for name, p in self.network.named_parameters() if p.requires_grad]
         parameters = {name: tensors.pop(name) for name in trained}
-        device = next(iter(parameters.values())).device
+        device = self.device
         return Carried(
             parameters,
             tensors,
@@ -148,7 +165,9 @@ class Program:
     ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
         """The sum over members, whose gradient is each member's own."""
         tensors = {**parameters, **buffers, **noise}
-        values = self.loss(functional_call(self.network, tensors, (x,)), t, 1)
+        with products_in(self.precision, x.device):
+            out = functional_call(self.network, tensors, (x,))
+        values = self.loss(out.to(t.dtype), t, 1)
         losses = values.sum(-1) if self.reduction == "sum" else values.mean(-1)
         # functional_call has left in `tensors` what modules assigned to their buffers.
         return losses.sum(), (losses, {name: tensors[name] for name in buffers})
@@ -157,7 +176,7 @@ class Program:
         kept = {}
         for name, tensor in new.items():
             members = self.owners[name]
-            own = alive if len(members) == self.size else alive[list(members)]
+            own = alive if len(members) == self.size else alive[self._places[members]]
             kept[name] = torch.where(own.view(-1, *[1] * (tensor.ndim - 1)), tensor, old[name])
         return kept
 
@@ -178,13 +197,14 @@ class Program:
         """Whether all parameters of each member are finite: bool `(member,)`."""
         found = torch.ones_like(carried.alive)
         for name, tensor in carried.parameters.items():
-            found[list(self.owners[name])] &= torch.isfinite(tensor.flatten(1)).all(1)
+            members = torch.tensor(self.owners[name], device=self.device)
+            found[members] &= torch.isfinite(tensor.flatten(1)).all(1)
         return found
 
     def outputs(self, carried: Carried, x: Tensor) -> Tensor:
         """What the networks say at evaluation. x: (member or 1, unit, batch) -> (member, class, batch)."""
         parameters = self.rule.evaluated(carried.parameters, carried.state)
-        with torch.no_grad():
+        with torch.no_grad(), products_in(self.precision, x.device):
             return functional_call(self.evaluator, {**parameters, **carried.buffers}, (x,))
 
 

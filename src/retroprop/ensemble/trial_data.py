@@ -12,9 +12,15 @@ from torch.nn import functional
 
 from retroprop.augment import Augment
 from retroprop.data.dataset import Dataset, split
-from retroprop.errors import RetropropError
+from retroprop.ensemble.precision import PRECISIONS, Precision
+from retroprop.errors import RetropropError, UnknownName
 from retroprop.networks.keyed import Keyed
 from retroprop.randomness import Seed, permutation, uniforms
+
+# Steps whose noise is drawn in one go: enough to pay for the call, few enough to stay small.
+STEPS_AT_ONCE = 32
+# Images that pass through a network together at evaluation.
+EVALUATED_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -24,37 +30,61 @@ class Schedule:
     epochs: passes over the training images.
     batch: images a step, the rest of each shuffled epoch dropped; None takes the whole set in its own
         order, one step a pass (the sweeps of 1986).
+    precision: of matrix products: float32; tf32, on CUDA devices that have it; bf16, by autocast.
     """
 
     epochs: int
     batch: int | None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise RetropropError(f"epochs={self.epochs} was given; expected at least 1.")
+        if self.precision not in PRECISIONS:
+            raise UnknownName("precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
 class SeedData:
-    """One seed's images as tensors: `x` (case, feature), `t` (case, class), one-hot."""
+    """One seed's split of the images.
+
+    images: `(image, ...)`, shared by all seeds and kept as they come, such as bytes.
+    targets: `(image, class)`, a distribution each; one-hot.
+    scale, dtype: what images are divided by, and the type of what networks see.
+    train, validation, test: indices `(case,)`.
+    """
 
     seed: Seed
-    train_x: Tensor
-    train_t: Tensor
-    validation_x: Tensor
-    validation_t: Tensor
-    test_x: Tensor
-    test_t: Tensor
+    images: Tensor
+    targets: Tensor
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    scale: float = 1.0
+    dtype: torch.dtype = torch.float32
 
     @classmethod
     def of(cls, data: Dataset, seed: Seed, dtype: torch.dtype, device: torch.device) -> "SeedData":
         """The split that a seed draws, on the device."""
+        there = data.to(device)
         parts = split(data, seed)
-        tensors = []
-        for index in (parts.train, parts.validation, parts.test):
-            labels = functional.one_hot(data.labels[index], data.classes)
-            tensors += [data.inputs(index, dtype, device), labels.to(device, dtype)]
-        return cls(seed, *tensors)
+        images = there.images.unsqueeze(1) if there.images.ndim == 3 else there.images
+        targets = functional.one_hot(there.labels, data.classes).to(torch.uint8)
+        train, validation, test = (p.to(device) for p in (parts.train, parts.validation, parts.test))
+        return cls(seed, images, targets, train, validation, test, data.scale, dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def inputs(self, index: Tensor) -> Tensor:
+        """What a network sees of images: `(*index.shape, channel, height, width)`, in [0, 1]."""
+        return self.images[index].to(self.dtype) / self.scale
+
+    def outputs(self, index: Tensor) -> Tensor:
+        """What a network should say of images: `(*index.shape, class)`."""
+        return self.targets[index].to(self.dtype)
 
     def steps(self, schedule: Schedule) -> int:
         """Steps an epoch.
@@ -62,7 +92,7 @@ class SeedData:
         Raises:
             RetropropError: when a minibatch is larger than the training set.
         """
-        cases = len(self.train_x)
+        cases = len(self.train)
         if schedule.batch is not None and not 1 <= schedule.batch <= cases:
             raise RetropropError(
                 f"batch={schedule.batch} was given; expected 1 to {cases}, the number of training images."
@@ -70,24 +100,41 @@ class SeedData:
         return 1 if schedule.batch is None else cases // schedule.batch
 
     def order(self, schedule: Schedule, epoch: int) -> Tensor:
-        """Indices of the training images in an epoch's minibatches: `(step, case)`."""
-        cases, steps = len(self.train_x), self.steps(schedule)
+        """Places in `train` of the images in an epoch's minibatches: `(step, case)`, on the CPU."""
+        cases, steps = len(self.train), self.steps(schedule)
         if schedule.batch is None:
             return torch.arange(cases).unsqueeze(0)
         shuffled = permutation(cases, self.seed, "order", step=epoch)
         return shuffled[: steps * schedule.batch].reshape(steps, schedule.batch)
 
 
-def augmented(
-    augment: Sequence[Augment], data: SeedData, epoch: int, order: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets of every minibatch of an epoch, `order` `(step, case)`, after augmentation."""
-    drawn = [change.draw(data.seed, epoch, order).to(data.train_x) for change in augment]
-    for i, index in enumerate(order.to(data.train_x.device)):
-        x, t = data.train_x[index], data.train_t[index]
-        for change, noise_of in zip(augment, drawn, strict=True):
-            x, t = change(x, t, noise_of[i])
-        yield x, t
+def chunks(order: Tensor) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of the steps whose noise is drawn together."""
+    for start in range(0, len(order), STEPS_AT_ONCE):
+        yield start, min(start + STEPS_AT_ONCE, len(order))
+
+
+def augmentation_noise(augment: Sequence[Augment], data: SeedData, epoch: int, order: Tensor) -> list[Tensor]:
+    """An epoch's noise of every augmentation: `(step, case, *noise_shape())` each."""
+    return [change.draw(data.seed, epoch, order).to(data.device, data.dtype) for change in augment]
+
+
+def minibatch(
+    data: SeedData, index: Tensor, augment: Sequence[Augment], drawn: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of one step, after augmentation.
+
+    Args:
+        data: of the seed.
+        index: places in `train`, `(case,)`.
+        augment: changes, one after another.
+        drawn: the step's noise of each, `(case, *noise_shape())`.
+    """
+    images = data.train[index]
+    x, t = data.inputs(images), data.outputs(images)
+    for change, noise_of in zip(augment, drawn, strict=True):
+        x, t = change(x, t, noise_of)
+    return x, t
 
 
 def keyed_modules(network: torch.nn.Module) -> dict[str, Keyed]:
@@ -95,6 +142,17 @@ def keyed_modules(network: torch.nn.Module) -> dict[str, Keyed]:
     return {path: module for path, module in network.named_modules() if isinstance(module, Keyed)}
 
 
-def noise(module: Keyed, path: str, seed: Seed, epoch: int, order: Tensor) -> Tensor:
-    """An epoch's noise for one module: `(step, case, *shape)` in [0, 1), float32."""
-    return uniforms((*order.shape, *module.shape), seed, module.stream, path, epoch)
+def noise(module: Keyed, path: str, data: SeedData, epoch: int, steps: tuple[int, int], cases: int) -> Tensor:
+    """Noise of some steps of an epoch for one module: `(step, case, *shape)` in [0, 1)."""
+    first, last = steps
+    shape = (cases, *module.shape)
+    numbers = uniforms(
+        (last - first, *shape),
+        data.seed,
+        module.stream,
+        path,
+        epoch,
+        skip=first * torch.Size(shape).numel(),
+        device=data.device,
+    )
+    return numbers.to(data.device, data.dtype)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from retroprop.errors import RetropropError
 from retroprop.networks.layer import HiddenLayer, OutputLayer
-from retroprop.randomness import Seed, uniforms
+from retroprop.networks.start import start_uniformly
+from retroprop.randomness import Seed
 from retroprop.stacking.dispatch import register_container
 
 
@@ -40,19 +41,17 @@ class MLP(nn.Module):
         super().__init__()
         units = parse_sizes(sizes)
         self.direct_links = direct_links
+        self.flatten = nn.Flatten()
         into_output = units[-2] + (units[0] if direct_links and len(units) > 2 else 0)
         # torch starts every Linear from its global generator, which is the caller's.
         with torch.random.fork_rng(devices=[]):
             self.hidden = nn.ModuleList(HiddenLayer(a, b) for a, b in itertools.pairwise(units[:-1]))
             self.output = OutputLayer(into_output, units[-1])
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                draw = uniforms(tuple(parameter.shape), seed, "start", name)
-                parameter.copy_((2 * draw - 1) * start)
+        start_uniformly(self, seed, start)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, in) or images (batch, ..., in) -> (batch, out)."""
-        x = x.flatten(1) if x.ndim == 4 else x
+        x = self.flatten(x)
         y = x
         for layer in self.hidden:
             y = layer(y)
@@ -75,7 +74,7 @@ def parse_sizes(sizes: Sequence[int] | str) -> tuple[int, ...]:
         RetropropError: when they are not two or more positive integers.
     """
     parts = sizes.split("-") if isinstance(sizes, str) else list(sizes)
-    units = [int(part) if str(part).strip().isdigit() else 0 for part in parts]
+    units = [int(part) if str(part).strip().isdecimal() else 0 for part in parts]
     if len(units) < 2 or min(units) < 1:
         raise RetropropError(
             f"Network sizes {sizes!r} were given; expected two or more positive integers from input "

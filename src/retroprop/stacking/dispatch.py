@@ -237,6 +237,11 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+def laid_out(value: Tensor) -> Tensor:
+    """A member's cases `(case, ...)` as they lie in a stack: vectors with the cases last."""
+    return value.mT if value.ndim == 2 else value
+
+
 def original_name(name: str) -> str:
     """The name of a tensor or module in each member, from its name in the stack."""
     return _BRANCH.sub("", name).lstrip(".")

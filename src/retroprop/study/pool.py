@@ -19,7 +19,8 @@ class Pool:
 
     Plain subprocesses rather than multiprocessing, so that a script needs no main guard and a notebook
     works. Every job gets an answer: a worker that ends in the middle of one is replaced and the job tried
-    once more, and what fails again is an answer with its error.
+    again, and at last in halves, as the system may have ended the worker for want of memory; what fails
+    even so is an answer with its error.
 
     Args:
         workers: processes.
@@ -63,9 +64,10 @@ class Pool:
                 key, job = waiting.get_nowait()
             except queue.Empty:
                 return
-            answer = self._ask(job)
-            if "ended" in answer and not self._closed:
-                answer = self._ask(job)
+            for attempt in (job, job, {**job, "halved": True}):
+                answer = self._ask(attempt)
+                if "ended" not in answer or self._closed:
+                    break
             if "ended" in answer:
                 answer = {"error": answer["ended"]}
             answers.put((key, answer))
@@ -102,7 +104,7 @@ class Pool:
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "retroprop.study.worker"],
+                [sys.executable, "-m", "retroprop.study.worker", str(self.log.with_name(".compiling"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -3,30 +3,23 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from retroprop.ensemble.planner import Group, Item, has_compiler, plan
+from retroprop.ensemble.planner import Group, has_compiler
 from retroprop.errors import RetropropError, StoreError
-from retroprop.study.checks import (
-    arm_costs,
-    checked_data,
-    chosen_device,
-    cores,
-    free_memory,
-    trial_bytes,
-)
+from retroprop.study.checks import arm_costs, checked_data
 from retroprop.study.pool import Pool
+from retroprop.study.prepared import Prepared, prepare
 from retroprop.study.progress import Watcher
 from retroprop.study.reader import chosen_rates, read, tuning_grid
 from retroprop.study.results import Results
 from retroprop.study.store import Store, code_hash, open_store
 from retroprop.study.study import Study
-from retroprop.study.trial import Trial, make_trial, program_of, standing
+from retroprop.study.trial import Trial, make_trial
 
 
 def tuning_trials(study: Study) -> list[Trial]:
@@ -47,55 +40,6 @@ def reporting_trials(study: Study, chosen: Sequence[int]) -> list[Trial]:
         for seed in range(study.seeds)
         if rate >= 0
     ]
-
-
-@dataclass
-class Prepared:
-    """What is known before the first step."""
-
-    device: str
-    workers: int
-    memory: int
-    steps: int
-    costs: list[dict[str, Any]]
-    fingerprint: str
-
-    def plan(self, trials: Sequence[Trial]) -> list[Group]:
-        """Groups for trials."""
-        items = [
-            Item(
-                trial.key,
-                program_of(trial),
-                trial.settings["seed"],
-                trial.multiplier,
-                standing(trial),
-                self.costs[trial.arm]["parameters"],
-                self.steps,
-            )
-            for trial in trials
-        ]
-        return plan(items, memory=self.memory / self.workers, compiler=has_compiler())
-
-
-def prepare(study: Study) -> Prepared:
-    """Check everything that can be wrong before training.
-
-    Raises:
-        RetropropError: naming what is wrong and what to do.
-    """
-    data = checked_data(study)
-    device = chosen_device(study.device)
-    memory = free_memory(study.memory)
-    needed = max(trial_bytes(arm.network) for arm in study.arms)
-    if memory < needed:
-        raise RetropropError(
-            f"{memory / 2**20:.2f} MiB of memory are free or were given; one trial needs about "
-            f"{needed / 2**20:.2f} MiB. Give more with --memory, or a smaller network."
-        )
-    costs = arm_costs(study, data)
-    steps = study.epochs * (data.sizes[0] // study.batch if study.batch else 1)
-    workers = 1 if device == "cuda" else cores()
-    return Prepared(device, workers, memory, steps, costs, data.fingerprint())
 
 
 def _hold(lock: int) -> None:
@@ -157,6 +101,8 @@ def run(study: Study, watcher: Watcher | None = None, pool: Pool | None = None) 
             write_settings(study)
             if not has_compiler():
                 watcher.note("no C++ compiler was found, so steps run eager, several times slower")
+            for text in prepared.notes:
+                watcher.note(text)
             pool = pool or Pool(prepared.workers, study.folder / "worker.log")
             try:
                 tuning = tuning_trials(study)
@@ -244,5 +190,6 @@ def _job(study: Study, prepared: Prepared, group: Group, trials: dict[str, Trial
         "settings": [trials[key].settings for key in group.keys],
         "data_root": study.data_root,
         "device": prepared.device,
-        "compiled": group.compiled,
+        "way": group.way,
+        "checkpoint": str(study.folder / "checkpoints" / f"{group.keys[0]}.pt"),
     }

@@ -16,12 +16,12 @@ from retroprop.ensemble.planner import Group
 from retroprop.errors import StoreError
 from retroprop.study.trial import Trial
 
-SCHEMA = "2"
+SCHEMA = "3"
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE groups (
     id INTEGER PRIMARY KEY AUTOINCREMENT, phase TEXT NOT NULL, keys TEXT NOT NULL,
-    compiled INTEGER NOT NULL, status TEXT NOT NULL,
+    way TEXT NOT NULL, status TEXT NOT NULL,
     record TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE trials (
     key TEXT PRIMARY KEY, settings TEXT NOT NULL, group_id INTEGER NOT NULL, result TEXT NOT NULL,
@@ -85,16 +85,16 @@ class Store:
     def planned(self, phase: str) -> list[tuple[int, Group]]:
         """Groups of a phase that were planned and have not finished, in the order of the plan."""
         rows = self._connection.execute(
-            "SELECT id, keys, compiled FROM groups WHERE status != 'done' AND phase = ? ORDER BY id", (phase,)
+            "SELECT id, keys, way FROM groups WHERE status != 'done' AND phase = ? ORDER BY id", (phase,)
         ).fetchall()
-        return [(i, Group(tuple(json.loads(keys)), bool(compiled))) for i, keys, compiled in rows]
+        return [(i, Group(tuple(json.loads(keys)), way)) for i, keys, way in rows]
 
     def add_plan(self, phase: str, groups: Iterable[Group]) -> None:
         """Write groups down before any of them starts."""
         with self._connection:
             self._connection.executemany(
-                "INSERT INTO groups (phase, keys, compiled, status) VALUES (?, ?, ?, 'planned')",
-                [(phase, json.dumps(group.keys), int(group.compiled)) for group in groups],
+                "INSERT INTO groups (phase, keys, way, status) VALUES (?, ?, ?, 'planned')",
+                [(phase, json.dumps(group.keys), group.way) for group in groups],
             )
 
     def drop_plan(self, ids: Iterable[int]) -> None:

@@ -1,9 +1,12 @@
 """A worker process: trains one group after another, told so through its standard input.
 
-Run as `python -m retroprop.study.worker`. Jobs and answers are pickles; when the input closes, because the
-parent ended in whatever way, the worker ends at once.
+Run as `python -m retroprop.study.worker LOCK`; LOCK is a file that lets one worker compile at a time. Jobs
+and answers are pickles; when the input closes, because the parent ended in whatever way, the worker ends at
+once.
 """
 
+import hashlib
+import json
 import logging
 import os
 import pickle
@@ -12,18 +15,22 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import save
 
+from retroprop.data.dataset import Dataset
 from retroprop.data.sources import load
 from retroprop.ensemble import loop
+from retroprop.ensemble.checkpoint import Checkpoint
 from retroprop.ensemble.engine import Engine, GroupResult
 from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.trial_data import Schedule, SeedData
-from retroprop.errors import NoTwin
+from retroprop.fix import Recipe
 from retroprop.study.trial import recipe_of
 
 
@@ -37,7 +44,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), daemon=True).start()
-    engine = Engine()
+    engine = Engine(Path(sys.argv[1]))
     while True:
         job = jobs.get()
         try:
@@ -56,9 +63,15 @@ def _listen(source: BinaryIO, jobs: "queue.Queue[dict[str, Any]]") -> None:
             os._exit(0)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)
+def _dataset(name: str, root: str | None, device: str) -> Dataset:
+    return load(name, root).to(torch.device(device))
+
+
+@lru_cache(maxsize=64)
 def _seed_data(name: str, root: str | None, seed: str, dtype: str, device: str) -> SeedData:
-    return SeedData.of(load(name, root), seed, getattr(torch, dtype), torch.device(device))
+    data = _dataset(name, root, device)
+    return SeedData.of(data, seed, getattr(torch, dtype), torch.device(device))
 
 
 def train(engine: Engine, job: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +79,8 @@ def train(engine: Engine, job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         engine: kept from group to group.
-        job: settings of every trial, data_root, device and compiled.
+        job: settings of every trial, data_root, device, way, precision; optionally checkpoint, a file,
+            and halved, for a group that may be too large for this machine.
 
     Returns:
         Rows by trial, and a record of how the group ran.
@@ -78,32 +92,68 @@ def train(engine: Engine, job: dict[str, Any]) -> dict[str, Any]:
         seed: _seed_data(first["data"], job["data_root"], seed, first["dtype"], job["device"])
         for seed in seeds
     }
-    schedule = Schedule(first["epochs"], first["batch"])
+    schedule = Schedule(first["epochs"], first["batch"], first.get("precision", "float32"))
     test = not first["seed"].startswith("tuning")
     recipes = [recipe_of(one) for one in settings]
-    try:
-        result = engine.train(recipes, seeds, data, schedule, test=test, compiled=job["compiled"])
-    except NoTwin as error:
-        outcomes = [
-            loop.train(loop.own_copy(recipe), data[seed], schedule, test=test)
-            for recipe, seed in zip(recipes, seeds, strict=True)
-        ]
-        result = GroupResult(outcomes, False, 0.0, [f"one by one, because {error}"])
+    checkpoint = _checkpoint(job)
+    if job["way"] == "alone":
+        result = _alone(recipes, seeds, data, schedule, test)
+    else:
+        run = engine.train_halves if job.get("halved") and len(recipes) > 1 else engine.train
+        result = run(
+            recipes,
+            seeds,
+            data,
+            schedule,
+            test=test,
+            compiled=job["way"] == "compiled",
+            checkpoint=checkpoint,
+        )
+    if checkpoint is not None:
+        checkpoint.remove()
     record = {
         "members": len(settings),
-        "compiled": result.compiled,
+        "way": "compiled" if result.compiled else "alone" if job["way"] == "alone" else "eager",
         "compile_seconds": result.compile_seconds,
         "seconds": sum(outcome.seconds for outcome in result.outcomes),
         "notes": result.notes,
-        "peak_bytes": _peak_bytes(),
+        "resumed": result.resumed,
+        "halved": result.halved,
+        "peak_bytes": _peak_bytes(job["device"]),
         "device": job["device"],
         "torch": str(torch.__version__),
     }
     return {"rows": [_row(outcome, test) for outcome in result.outcomes], "record": record}
 
 
-def _peak_bytes() -> int:
-    """Most memory this process has held; 0 where the system does not say."""
+def _checkpoint(job: dict[str, Any]) -> Checkpoint | None:
+    """Where the group leaves its state; its name holds all that decides its numbers."""
+    if job.get("checkpoint") is None:
+        return None
+    text = json.dumps([job["settings"], job["way"], job["device"]], sort_keys=True)
+    name = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return Checkpoint(Path(job["checkpoint"]), name)
+
+
+def _alone(
+    recipes: Sequence[Recipe],
+    seeds: Sequence[str],
+    data: Mapping[str, SeedData],
+    schedule: Schedule,
+    test: bool,
+) -> GroupResult:
+    """Trials that cannot share a program, one after another."""
+    outcomes = [
+        loop.train(loop.own_copy(recipe), data[seed], schedule, test=test)
+        for recipe, seed in zip(recipes, seeds, strict=True)
+    ]
+    return GroupResult(outcomes, False, 0.0)
+
+
+def _peak_bytes(device: str) -> int:
+    """Most memory this process has held, on the device where it is one; 0 where the system does not say."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     try:
         import resource
     except ImportError:  # Windows

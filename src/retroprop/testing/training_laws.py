@@ -1,6 +1,7 @@
 """Laws of how a network trains once a fix is on it."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from retroprop.networks.mlp import MLP
 from retroprop.optim.rule import Tensors
 from retroprop.optim.rule_1986 import Rule1986
 from retroprop.randomness import Seed
+from retroprop.stacking.dispatch import laid_out
 from retroprop.testing.law import (
     baseline,
     company,
@@ -133,7 +135,7 @@ def _members(arms: Sequence[list[Fix]], shares: Sequence[float], dtype: torch.dt
             for share in shares:
                 network = MLP("64-16-16-10", seed=seed).to(dtype)
                 plain = Recipe(network, rule=Rule1986(0.05))
-                recipe = apply(plain, fixes, seed=seed, example=data[seed].train_x[:64]).recipe
+                recipe = apply(plain, fixes, seed=seed, example=data[seed].inputs(data[seed].train[:64])).recipe
                 rule = replace(recipe.rule, rate=recipe.rule.rate * share)
                 kind = (recipe.loss, type(rule), recipe.reduction)
                 groups.setdefault(kind, []).append(_Member(replace(recipe, rule=rule), seed))
@@ -246,7 +248,7 @@ def fused_float32(fix: Fix, steps: int = 8) -> None:
         loops = [Loop(copy.deepcopy(m.recipe), data[m.seed], schedule) for m in members]
         program = Program([one.recipe for one in members])
         carried = program.start()
-        orders = [loop.minibatches(0)[:steps] for loop in loops]
+        orders = [list(itertools.islice(loop.minibatches(0), steps)) for loop in loops]
         for i in range(steps):
             x, t, noise = _stacked(program, [order[i] for order in orders])
             parameters, buffers, state, alive, _ = program.step(
@@ -265,13 +267,13 @@ def _stacked(
     program: "Program", batches: Sequence[tuple[Tensor, Tensor, Tensors]]
 ) -> tuple[Tensor, Tensor, Tensors]:
     """One minibatch of every member as the program takes it, the batch last."""
-    x, t = (torch.stack([batch[i].movedim(0, -1) for batch in batches]) for i in (0, 1))  # type: ignore[union-attr]
+    x, t = (torch.stack([laid_out(batch[i]) for batch in batches]) for i in (0, 1))  # type: ignore[arg-type]
     noise = {}
     for name, (path, members) in program.noisy.items():
         # A member without this module takes no part in what its lane computes there.
         spare = next(drawn[path] for _, _, drawn in batches if path in drawn)
         own = [batches[k][2].get(path, spare) for k in members]
-        noise[name] = torch.stack([one.movedim(0, -1) for one in own])
+        noise[name] = torch.stack([laid_out(one) for one in own])
     return x, t, noise
 
 

@@ -1,0 +1,139 @@
+"""The compiled step of a group, checked against the eager one before it is used."""
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+
+from retroprop.ensemble.minibatches import Minibatches
+from retroprop.ensemble.program import Carried, Program
+from retroprop.ensemble.training import step_inputs
+
+Step = Callable[..., Any]
+
+
+@dataclass
+class Found:
+    """The step that a group is to use.
+
+    compiled: whether it is compiled; `notes` say why not.
+    seconds: until it was there.
+    """
+
+    step: Step
+    compiled: bool
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+class Compiler:
+    """Compiled steps by make and shape: groups that agree in both share one.
+
+    Args:
+        lock: a file that keeps several processes from compiling the same step at once; whoever comes
+            second finds it in the compiler's cache.
+    """
+
+    def __init__(self, lock: Path | None = None) -> None:
+        self.lock = lock
+        self._before: list[tuple[Program, tuple[Any, ...], Step]] = []
+
+    def step(self, program: Program, minibatches: Minibatches) -> Found:
+        """The compiled step of a group; the eager one where they disagree or the compiler fails."""
+        for other, shape, known in self._before:
+            if shape == minibatches.shape and other.same_make(program):
+                return Found(known, True)
+        started = time.perf_counter()
+        # Without guards, which cost a tenth of a step: whoever comes here has the same make and shape.
+        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        step = torch.compile(_own_code(program.step), fullgraph=True, dynamic=False, options=options)
+        batch = minibatches.assemble(next(minibatches.draws(0)))
+        start = program.start()
+        inputs = step_inputs(program, start, *batch)
+        try:
+            with one_at_a_time(self.lock):
+                fast = step(*inputs)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            return Found(program.step, False, notes=[f"eager, because the compiler failed: {reason}"])
+        seconds = time.perf_counter() - started
+        worst = disagreement(program, start, fast, program.step(*inputs))
+        if worst > tolerance(batch[0].dtype):
+            note = f"eager, because the compiled step disagreed by {worst:.1e}"
+            return Found(program.step, False, seconds, [note])
+        self._before.append((program, minibatches.shape, step))
+        return Found(step, True, seconds)
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path | None) -> Iterator[None]:
+    """Hold a lock file, where there is one and the system has such locks."""
+    if lock is None:
+        yield
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows: they compile side by side
+        yield
+        return
+    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _own_code(method: Step) -> Step:
+    """The method with a code object of its own.
+
+    torch.compile keeps what it made by code object, so without guards the second program of a process
+    would run the first one's step.
+    """
+    plain = method.__func__  # type: ignore[attr-defined]
+    own = FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, plain.__defaults__)
+    return MethodType(own, method.__self__)  # type: ignore[attr-defined]
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest `disagreement` that rounding may cause; a wrong sign or a lost term is near 1."""
+    return 1e-7 if dtype == torch.float64 else 1e-2
+
+
+def disagreement(program: Program, before: Carried, a: tuple[Any, ...], b: tuple[Any, ...]) -> float:
+    """Largest difference between two ways to take one step, by member and tensor.
+
+    Changes of parameters and buffers are compared with the size of each member's own change of that
+    tensor, or with a ten-thousandth of its largest change where that is more: what should be zero is
+    rounding. Losses are compared with themselves.
+
+    Args:
+        program: of the group.
+        before: what the step started from.
+        a, b: what `Program.step` gave.
+    """
+    old = {**before.parameters, **before.buffers}
+    new_a, new_b = ({**one[0], **one[1]} for one in (a, b))
+    gaps, sizes = {}, {}
+    largest = torch.zeros(program.size, dtype=torch.float64)
+    for name, tensor in old.items():
+        change_a, change_b = (
+            (new[name] - tensor).double().reshape(len(tensor), -1).norm(dim=1).cpu() for new in (new_a, new_b)
+        )
+        gaps[name] = (new_a[name] - new_b[name]).double().reshape(len(tensor), -1).norm(dim=1).cpu()
+        sizes[name] = torch.maximum(change_a, change_b)
+        members = list(program.owners[name])
+        if name in before.parameters:
+            largest[members] = torch.maximum(largest[members], sizes[name])
+    worst = ((a[4] - b[4]).abs() / b[4].abs().clamp(min=1e-30)).double().cpu().tolist()
+    for name, gap in gaps.items():
+        floor = 1e-4 * largest[list(program.owners[name])]
+        worst += (gap / torch.maximum(sizes[name], floor).clamp(min=1e-30)).tolist()
+    return max(float("inf") if math.isnan(value) else value for value in worst)

@@ -1,0 +1,159 @@
+"""A group in training: epoch after epoch, with a state that can be written down and taken up again."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retroprop.ensemble.minibatches import Minibatches
+from retroprop.ensemble.outcome import Outcome
+from retroprop.ensemble.program import Carried, Program
+from retroprop.ensemble.trial_data import EVALUATED_AT_ONCE
+from retroprop.optim.rule import Tensors
+from retroprop.stacking.dispatch import member_tensors
+
+Step = Callable[..., Any]
+# Steps from a state: what follows them, and their losses (step, member).
+Stepper = Callable[[Carried, Sequence[Tensors]], tuple[Carried, Tensor]]
+
+
+class Training:
+    """One group on its way from start to end.
+
+    Args:
+        program: of the group.
+        minibatches: what it is fed.
+        step: `program.step`, or a faster function that does the same.
+        stepper: takes several steps at once; by default one after another.
+
+    Attributes:
+        epoch: epochs done.
+        seconds: spent so far, also before an interruption.
+    """
+
+    def __init__(
+        self, program: Program, minibatches: Minibatches, step: Step, stepper: Stepper | None = None
+    ) -> None:
+        self.program, self.minibatches, self.step = program, minibatches, step
+        self.stepper = stepper or self.one_after_another
+        self.carried = program.start()
+        self.epoch = 0
+        self.seconds = 0.0
+        self.losses: list[Tensor] = []
+        self.accuracies: list[Tensor] = []
+        self.gradient_first: list[dict[str, float]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.minibatches.schedule.epochs
+
+    def one_after_another(self, carried: Carried, draws: Iterable[Tensors]) -> tuple[Carried, Tensor]:
+        """Steps one by one."""
+        losses = []
+        for drawn in draws:
+            carried, loss = self.take_step(carried, drawn)
+            losses.append(loss)
+        return carried, torch.stack(losses)
+
+    def take_step(self, carried: Carried, drawn: Tensors) -> tuple[Carried, Tensor]:
+        """One step, and the losses `(member,)` before it."""
+        inputs = step_inputs(self.program, carried, *self.minibatches.assemble(drawn))
+        parameters, buffers, state, alive, loss = self.step(*inputs)
+        return Carried(parameters, buffers, state, alive, carried.steps + alive), loss
+
+    def run_epoch(self) -> None:
+        """Train for one more epoch, and look at the validation images."""
+        started = time.perf_counter()
+        draws = self.minibatches.draws(self.epoch)
+        if self.epoch == 0:
+            first = next(draws)
+            batch = self.minibatches.assemble(first)
+            self.gradient_first = self.program.gradient_norms(self.carried, *batch)
+            draws = itertools.chain([first], draws)
+        self.carried, losses = self.stepper(self.carried, draws)  # type: ignore[arg-type]
+        self.losses.append(losses.mean(0))
+        self.accuracies.append(self.correct("validation").double().mean(1))
+        self.epoch += 1
+        if self.carried.alive.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - started
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, as tensors and plain values."""
+        return {
+            "carried": vars(self.carried),
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "accuracies": self.accuracies,
+            "gradient_first": self.gradient_first,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state` gave."""
+        self.carried = Carried(**state["carried"])
+        for name in ("epoch", "seconds", "losses", "accuracies", "gradient_first"):
+            setattr(self, name, state[name])
+
+    def finish(self, *, test: bool) -> list[Outcome]:
+        """What every member has come to; the test images are looked at here, once, if at all."""
+        started = time.perf_counter()
+        program, carried = self.program, self.carried
+        *_, last = self.minibatches.draws(self.epoch - 1)
+        final = program.gradient_norms(carried, *self.minibatches.assemble(last))
+        right = self.correct("test").cpu().numpy() if test else None
+        train_accuracy = self.correct("train").double().mean(1).tolist()
+        tensors = {**program.rule.evaluated(carried.parameters, carried.state), **carried.buffers}
+        # The last update has no loss behind it that could tell.
+        alive = (carried.alive & program.finite(carried)).tolist()
+        losses, accuracies = (
+            torch.stack(found).double().cpu().numpy() for found in (self.losses, self.accuracies)
+        )
+        steps = carried.steps.tolist()
+        self.seconds += time.perf_counter() - started
+        return [
+            Outcome(
+                train_loss=losses[:, k],
+                validation_accuracy=accuracies[:, k],
+                train_accuracy=train_accuracy[k],
+                test_accuracy=None if right is None else float(right[k].mean()),
+                test_correct=None if right is None else right[k],
+                gradient_first=self.gradient_first[k],
+                gradient_last=final[k],
+                diverged=not alive[k],
+                steps=steps[k],
+                seconds=self.seconds / program.size,
+                tensors={
+                    name: tensor.clone()
+                    for name, tensor in member_tensors(tensors, program.owners, k).items()
+                },
+            )
+            for k in range(program.size)
+        ]
+
+    def correct(self, part: str) -> Tensor:
+        """Whether each case of a part is classified rightly, at evaluation: bool `(member, case)`."""
+        cases = len(getattr(self.minibatches.data[0], part))
+        found = []
+        for i in range(0, cases, EVALUATED_AT_ONCE):
+            x, t = self.minibatches.cases(part, slice(i, i + EVALUATED_AT_ONCE))
+            found.append(self.program.outputs(self.carried, x).argmax(1) == t)
+        return torch.cat(found, dim=1)
+
+
+def step_inputs(program: Program, carried: Carried, x: Tensor, t: Tensor, drawn: Tensors) -> tuple[Any, ...]:
+    """The arguments of a program's step."""
+    return (
+        carried.parameters,
+        carried.buffers,
+        carried.state,
+        carried.alive,
+        x,
+        t,
+        drawn,
+        program.hyper,
+    )
