@@ -122,10 +122,10 @@ class Engine:
         program = Program([_typed(recipe, one) for recipe in recipes], one.device, schedule.precision)
         minibatches = Minibatches(recipes, seeds, data, schedule, program.noisy)
         if not compiled:
-            return Training(program, minibatches, program.step), GroupResult([], False, 0.0)
-        found = self.compiler.step(program, minibatches)
+            return Training(program, minibatches), GroupResult([], False, 0.0)
+        found = self.compiler.find(program, minibatches)
         result = GroupResult([], found.compiled, found.seconds, found.notes)
-        return Training(program, minibatches, found.step), result
+        return Training(program, minibatches, found.step, found.evaluate), result
 
     def train_halves(
         self,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from retroprop.ensemble.trial_data import (
+    EVALUATED_AT_ONCE,
     Schedule,
     SeedData,
     augmentation_noise,
@@ -120,9 +121,20 @@ class Minibatches:
         }
         return x, t, masks
 
-    def cases(self, part: str, some: slice) -> tuple[Tensor, Tensor]:
-        """Inputs and right classes of some cases of a part, train, validation or test, without noise."""
-        indices = [getattr(one, part)[some] for one in self.data]
-        x = by_member([one.inputs(i) for one, i in zip(self.data, indices, strict=True)], self.seed_of)
-        t = by_member([one.outputs(i) for one, i in zip(self.data, indices, strict=True)], self.seed_of)
-        return x, t.argmax(1)
+    def cases(self, part: str) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Inputs and right classes of a part, train, validation or test, in portions of one size.
+
+        The last portion begins with cases that came before, so that its size is that of the others; the
+        number of new cases, which stand last, comes with each.
+        """
+        indices = [getattr(one, part) for one in self.data]
+        count = len(indices[0])
+        portions = -(-count // EVALUATED_AT_ONCE)
+        size, done = -(-count // portions), 0
+        for end in (min(size * (i + 1), count) for i in range(portions)):
+            some = slice(end - size, end)
+            places = [(one, index[some]) for one, index in zip(self.data, indices, strict=True)]
+            x = by_member([one.inputs(index) for one, index in places], self.seed_of)
+            t = by_member([one.outputs(index) for one, index in places], self.seed_of)
+            yield x, t.argmax(1), end - done
+            done = end

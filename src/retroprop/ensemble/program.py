@@ -201,11 +201,11 @@ class Program:
             found[members] &= torch.isfinite(tensor.flatten(1)).all(1)
         return found
 
-    def outputs(self, carried: Carried, x: Tensor) -> Tensor:
-        """What the networks say at evaluation. x: (member or 1, unit, batch) -> (member, class, batch)."""
-        parameters = self.rule.evaluated(carried.parameters, carried.state)
+    def evaluate(self, parameters: Tensors, buffers: Tensors, state: State, x: Tensor) -> Tensor:
+        """What the networks say at evaluation: x as a stack takes it -> (member, class, batch)."""
+        used = self.rule.evaluated(parameters, state)
         with torch.no_grad(), products_in(self.precision, x.device):
-            return functional_call(self.evaluator, {**parameters, **carried.buffers}, (x,))
+            return functional_call(self.evaluator, {**used, **buffers}, (x,))
 
 
 def _streams(recipes: Sequence[Recipe]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -11,7 +11,6 @@ from torch import Tensor
 from retroprop.ensemble.minibatches import Minibatches
 from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.program import Carried, Program
-from retroprop.ensemble.trial_data import EVALUATED_AT_ONCE
 from retroprop.optim.rule import Tensors
 from retroprop.stacking.dispatch import member_tensors
 
@@ -26,7 +25,7 @@ class Training:
     Args:
         program: of the group.
         minibatches: what it is fed.
-        step: `program.step`, or a faster function that does the same.
+        step, evaluate: those of the program, or faster functions that do the same.
         stepper: takes several steps at once; by default one after another.
 
     Attributes:
@@ -35,9 +34,15 @@ class Training:
     """
 
     def __init__(
-        self, program: Program, minibatches: Minibatches, step: Step, stepper: Stepper | None = None
+        self,
+        program: Program,
+        minibatches: Minibatches,
+        step: Step | None = None,
+        evaluate: Step | None = None,
+        stepper: Stepper | None = None,
     ) -> None:
-        self.program, self.minibatches, self.step = program, minibatches, step
+        self.program, self.minibatches = program, minibatches
+        self.step, self.evaluate = step or program.step, evaluate or program.evaluate
         self.stepper = stepper or self.one_after_another
         self.carried = program.start()
         self.epoch = 0
@@ -137,11 +142,10 @@ class Training:
 
     def correct(self, part: str) -> Tensor:
         """Whether each case of a part is classified rightly, at evaluation: bool `(member, case)`."""
-        cases = len(getattr(self.minibatches.data[0], part))
-        found = []
-        for i in range(0, cases, EVALUATED_AT_ONCE):
-            x, t = self.minibatches.cases(part, slice(i, i + EVALUATED_AT_ONCE))
-            found.append(self.program.outputs(self.carried, x).argmax(1) == t)
+        carried, found = self.carried, []
+        for x, t, new in self.minibatches.cases(part):
+            said = self.evaluate(carried.parameters, carried.buffers, carried.state, x)
+            found.append((said.argmax(1) == t)[:, -new:])
         return torch.cat(found, dim=1)
 
 
