@@ -262,7 +262,8 @@ class Surgeon:
     def _build(self, site: Site, factory: Callable[[Site], nn.Module | None]) -> nn.Module | None:
         """A new module from its own seed, on the CPU first, then moved to where the network is."""
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.manual_seed(derived_seed(self.seed, self._fix, site.name))
+            # torch.manual_seed would seed every device too, which costs more than all the rest here.
+            torch.default_generator.manual_seed(derived_seed(self.seed, self._fix, site.name))
             new = factory(site)
         if new is None:
             return None

@@ -12,7 +12,9 @@ from retroprop.ensemble.checkpoint import Checkpoint
 from retroprop.ensemble.compiling import Compiler
 from retroprop.ensemble.minibatches import Minibatches
 from retroprop.ensemble.outcome import Outcome
+from retroprop.ensemble.precision import tf32
 from retroprop.ensemble.program import Program
+from retroprop.ensemble.replay import Replay
 from retroprop.ensemble.training import Training
 from retroprop.ensemble.trial_data import Schedule, SeedData
 from retroprop.errors import RetropropError
@@ -79,14 +81,15 @@ class Engine:
         """
         flushed = torch.set_flush_denormal(True)
         try:
-            training, result = self.start(recipes, seeds, data, schedule, compiled=compiled)
-            if checkpoint is not None:
-                result.resumed = checkpoint.take_up(training)
-            while not training.done:
-                training.run_epoch()
+            with tf32(schedule.precision):
+                training, result = self.start(recipes, seeds, data, schedule, compiled=compiled)
                 if checkpoint is not None:
-                    checkpoint.keep(training)
-            result.outcomes = training.finish(test=test)
+                    result.resumed = checkpoint.take_up(training)
+                while not training.done:
+                    training.run_epoch()
+                    if checkpoint is not None:
+                        checkpoint.keep(training)
+                result.outcomes = training.finish(test=test)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -121,11 +124,15 @@ class Engine:
         one = data[seeds[0]]
         program = Program([_typed(recipe, one) for recipe in recipes], one.device, schedule.precision)
         minibatches = Minibatches(recipes, seeds, data, schedule, program.noisy)
-        if not compiled:
-            return Training(program, minibatches), GroupResult([], False, 0.0)
-        found = self.compiler.find(program, minibatches)
-        result = GroupResult([], found.compiled, found.seconds, found.notes)
-        return Training(program, minibatches, found.step, found.evaluate), result
+        if compiled:
+            found = self.compiler.find(program, minibatches)
+            result = GroupResult([], found.compiled, found.seconds, list(found.notes))
+            training = Training(program, minibatches, found.step, found.evaluate)
+        else:
+            training, result = Training(program, minibatches), GroupResult([], False, 0.0)
+        if one.device.type == "cuda":
+            training.stepper = Replay(training.take_step, result.notes)
+        return training, result
 
     def train_halves(
         self,

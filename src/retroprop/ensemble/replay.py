@@ -22,13 +22,14 @@ class Replay:
 
     Args:
         take_step: one step; it must do the same work on tensors of the same shapes at every call.
+        notes: hears why, where a step cannot be recorded and is taken without a graph.
         steps: of one launch.
     """
 
-    def __init__(self, take_step: TakeStep, steps: int = STEPS) -> None:
-        self.take_step, self.steps = take_step, steps
+    def __init__(self, take_step: TakeStep, notes: list[str], steps: int = STEPS) -> None:
+        self.take_step, self.notes, self.steps = take_step, notes, steps
         self._carried: Carried | None = None
-        self._recorded: dict[int, _Recording] = {}
+        self._recorded: dict[int, _Recording | None] = {}
 
     def __call__(self, carried: Carried, draws: Iterable[Tensors]) -> tuple[Carried, Tensor]:
         """Take all steps; the state after them and their losses `(step, member)`."""
@@ -40,10 +41,37 @@ class Replay:
         for some in _batches(draws, self.steps):
             portions = [some] if len(some) == self.steps else [[one] for one in some]
             for portion in portions:
-                if len(portion) not in self._recorded:
-                    self._recorded[len(portion)] = _Recording(self.take_step, self._carried, portion)
-                losses.append(self._recorded[len(portion)].replay(portion))
+                recording = self._recording(portion)
+                replay = recording.replay if recording else self._plain
+                losses.append(replay(portion))
         return self._carried, torch.cat(losses)
+
+    def _recording(self, draws: list[Tensors]) -> "_Recording | None":
+        """The graph of so many steps, recorded at first need; None where that is not possible."""
+        assert self._carried is not None
+        if len(draws) not in self._recorded:
+            before = _copy(self._carried)
+            try:
+                self._recorded[len(draws)] = _Recording(self.take_step, self._carried, draws)
+            except RuntimeError as error:
+                self._recorded[len(draws)] = None
+                self.notes.append(f"without a CUDA graph, because {' '.join(str(error).split())[:200]}")
+            _copy_into(self._carried, before)
+        return self._recorded[len(draws)]
+
+    def _plain(self, draws: list[Tensors]) -> Tensor:
+        assert self._carried is not None
+        return run_in_place(self.take_step, self._carried, draws)
+
+
+def run_in_place(take_step: TakeStep, carried: Carried, draws: list[Tensors]) -> Tensor:
+    """Take steps and leave the state where it was; the losses `(step, member)`."""
+    now, losses = carried, []
+    for drawn in draws:
+        now, loss = take_step(now, drawn)
+        losses.append(loss)
+    _copy_into(carried, now)
+    return torch.stack(losses)
 
 
 class _Recording:
@@ -51,25 +79,15 @@ class _Recording:
 
     def __init__(self, take_step: TakeStep, carried: Carried, draws: list[Tensors]) -> None:
         self.draws = [{name: value.clone() for name, value in drawn.items()} for drawn in draws]
-        before = _copy(carried)
         stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries set themselves up outside of the record
             for _ in range(2):
-                self._run(take_step, carried)
+                run_in_place(take_step, carried, self.draws)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.losses = self._run(take_step, carried)
-        _copy_into(carried, before)
-
-    def _run(self, take_step: TakeStep, carried: Carried) -> Tensor:
-        now, losses = carried, []
-        for drawn in self.draws:
-            now, loss = take_step(now, drawn)
-            losses.append(loss)
-        _copy_into(carried, now)
-        return torch.stack(losses)
+            self.losses = run_in_place(take_step, carried, self.draws)
 
     def replay(self, draws: list[Tensors]) -> Tensor:
         """Launch the graph on other draws; the losses `(step, member)`."""
