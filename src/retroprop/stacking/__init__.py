@@ -6,4 +6,5 @@ all members share, such as the minibatch, has member dimension 1.
 """
 
 from retroprop.stacking import images as images
+from retroprop.stacking import norms as norms
 from retroprop.stacking import twins as twins

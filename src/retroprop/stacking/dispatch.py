@@ -198,23 +198,24 @@ class Choice(nn.Module):
         self.runs = [(i, len(list(run))) for i, run in groupby(branch_of[k] for k in range(self.size))]
         self.by_mask = not any(True for branch in branches for _ in branch.state_dict())
         for i, place in enumerate(places if self.by_mask else ()):
-            mask = torch.zeros(self.size, 1, 1, dtype=torch.bool)
+            mask = torch.zeros(self.size, dtype=torch.bool)
             mask[list(place)] = True
             self.register_buffer(f"mask{i}", mask, persistent=False)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """inputs: (member or 1, unit, batch) each -> (member, unit, batch)."""
+        """inputs: (member or 1, ...) each -> (member, ...)."""
         count = len(self._modules)
         branches = [self.get_submodule(f"branch{i}") for i in range(count)]
         if self.by_mask:
             out = None
             for i in range(count):
-                mask = self.get_buffer(f"mask{i}")
+                mask = self.get_buffer(f"mask{i}").view(-1, *[1] * (inputs[0].ndim - 1))
                 branch = branches[i]
                 # Elsewhere others see zeros: a slope of theirs that overflows would come back as 0 * inf.
                 safe = isinstance(branch, Twin) and branch.bounded
                 own = branch(*(inputs if safe else [torch.where(mask, x, 0) for x in inputs]))
-                out = own if out is None else torch.where(mask, own, out)
+                at = mask if own.ndim == inputs[0].ndim else mask.view(-1, *[1] * (own.ndim - 1))
+                out = own if out is None else torch.where(at, own, out)
             assert out is not None
             return out
         pieces = [self._pieces(x) for x in inputs]
