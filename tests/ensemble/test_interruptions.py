@@ -149,7 +149,7 @@ from retroprop.ensemble.engine import Engine
 from retroprop.ensemble.trial_data import Schedule
 from tests.ensemble.test_engine import data_of
 torch.set_num_threads(1)
-recipes = [Recipe(MLP("16-400-400-4", seed=seed)) for seed in range(16)]
+recipes = [Recipe(MLP("16-700-700-4", seed=seed)) for seed in range(16)]
 data = data_of(range(16), torch.float32)
 Engine().train(recipes[:1], [0], data, Schedule(1, 10), test=False, compiled=False)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -81,15 +81,7 @@ class Engine:
         """
         flushed = torch.set_flush_denormal(True)
         try:
-            with tf32(schedule.precision):
-                training, result = self.start(recipes, seeds, data, schedule, compiled=compiled)
-                if checkpoint is not None:
-                    result.resumed = checkpoint.take_up(training)
-                while not training.done:
-                    training.run_epoch()
-                    if checkpoint is not None:
-                        checkpoint.keep(training)
-                result.outcomes = training.finish(test=test)
+            return self._train_whole(recipes, seeds, data, schedule, test, compiled, checkpoint)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -98,18 +90,37 @@ class Engine:
                     "Memory ran out for a group of one member. Give a smaller network or batch, or a "
                     "machine with more memory."
                 ) from None
-        else:
-            return result
         finally:
             if flushed:
                 torch.set_flush_denormal(False)
-        # Out of the handler, whose traceback would keep the tensors of the failed attempt.
+        # Outside of the handler, whose traceback keeps the tensors of the failed attempt.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return self.train_halves(
             recipes, seeds, data, schedule, test=test, compiled=compiled, checkpoint=checkpoint
         )
+
+    def _train_whole(
+        self,
+        recipes: Sequence[Recipe],
+        seeds: Sequence[Seed],
+        data: Mapping[Seed, SeedData],
+        schedule: Schedule,
+        test: bool,
+        compiled: bool,
+        checkpoint: Checkpoint | None,
+    ) -> GroupResult:
+        with tf32(schedule.precision):
+            training, result = self.start(recipes, seeds, data, schedule, compiled=compiled)
+            if checkpoint is not None:
+                result.resumed = checkpoint.take_up(training)
+            while not training.done:
+                training.run_epoch()
+                if checkpoint is not None:
+                    checkpoint.keep(training)
+            result.outcomes = training.finish(test=test)
+        return result
 
     def start(
         self,

@@ -112,7 +112,6 @@ class Training:
         final = program.gradient_norms(carried, *self.minibatches.assemble(last))
         right = self.correct("test").cpu().numpy() if test else None
         train_accuracy = self.correct("train").double().mean(1).tolist()
-        tensors = {**program.rule.evaluated(carried.parameters, carried.state), **carried.buffers}
         # The last update has no loss behind it that could tell.
         alive = (carried.alive & program.finite(carried)).tolist()
         losses, accuracies = (
@@ -132,13 +131,16 @@ class Training:
                 diverged=not alive[k],
                 steps=steps[k],
                 seconds=self.seconds / program.size,
-                tensors={
-                    name: tensor.clone()
-                    for name, tensor in member_tensors(tensors, program.owners, k).items()
-                },
+                tensors=self.tensors(k),
             )
             for k in range(program.size)
         ]
+
+    def tensors(self, member: int) -> Tensors:
+        """Parameters, as evaluation uses them, and buffers of a member, by the names of its own network."""
+        carried, program = self.carried, self.program
+        held = {**program.rule.evaluated(carried.parameters, carried.state), **carried.buffers}
+        return {name: t.clone() for name, t in member_tensors(held, program.owners, member).items()}
 
     def correct(self, part: str) -> Tensor:
         """Whether each case of a part is classified rightly, at evaluation: bool `(member, case)`."""
