@@ -87,15 +87,15 @@ def named_layers(network: Layered) -> Anatomy:
     layers = []
     for path in (*hidden, output):
         module = network.get_submodule(path)  # type: ignore[attr-defined]
-        linear = module.linear
         roles = [role for role in ROLES if role in dict(module.named_children())]
         layers.append(
             Layer(
                 name=path,
                 paths={role: (f"{path}.{role}",) for role in roles},
-                in_shape=(linear.in_features,),
-                shape=(linear.out_features,),
+                in_shape=module.in_shape,
+                shape=module.shape,
                 output=path == output,
+                channels_first=isinstance(module.linear, _ConvNd),
             )
         )
     return Anatomy(layers)

@@ -30,7 +30,7 @@ from retroprop.anatomy import (
     slots_of,
 )
 from retroprop.errors import RetropropError
-from retroprop.networks.layer import HiddenLayer
+from retroprop.networks.layer import ConvLayer, HiddenLayer
 
 # A tensor at one moment: its identity and how often it was changed in place.
 Key = tuple[int, int]
@@ -340,9 +340,10 @@ class _Reader:
         for path in layer.paths.get("linear", ())[:1]:
             outer = path.rpartition(".")[0]
             block = outer.removesuffix("inner").rstrip(".")
-            if isinstance(self.network.get_submodule(outer), HiddenLayer) and not layer.output:
+            own = self.network.get_submodule(outer)
+            if isinstance(own, (HiddenLayer, ConvLayer)) and not layer.output:
                 layer.name = outer or path
-                layer.paths = {role: (join(outer, role),) for role in ROLES}
+                layer.paths = {role: (join(outer, role),) for role in ROLES if role in own._modules}
             elif isinstance(self.network.get_submodule(block), SkipBlock):
                 layer.paths["skip"] = (join(block, "skip"),)
 

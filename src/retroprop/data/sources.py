@@ -1,9 +1,10 @@
-"""Where data sets come from: the built-in digits, and MNIST from a local folder."""
+"""Where data sets come from: the built-in digits, and MNIST and its like from a local folder."""
 
 import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,31 +37,80 @@ def _digits(root: Path) -> Dataset:
     )
 
 
-def _mnist(root: Path) -> Dataset:
-    from torchvision.datasets import MNIST
+def _missing(title: str, root: Path, folder: Path, files: str, kind: str) -> DataMissing:
+    """What to say of data that torchvision could not read from a folder below the root."""
+    return DataMissing(
+        f"{title} was not found, or not whole, in {str(root)!r}. Put {files} in {str(root / folder)!r}, or "
+        f"name the folder that holds {folder.parts[0]}/ with --data-root or {VARIABLE}; "
+        f"torchvision.datasets.{kind}({str(root)!r}, download=True) fetches them where there is a network. "
+        "Without it, `data: digits` runs everything."
+    )
 
+
+# What torchvision raises of files that are missing, cut short, or something else.
+_UNREADABLE = (RuntimeError, AssertionError, OSError, ValueError)
+
+
+def _idx(kind: type[Any], root: Path, name: str, title: str, about: str) -> Dataset:
+    """MNIST, or what comes in four files like its own, as a class of torchvision reads it."""
     try:
-        train, test = (MNIST(str(root), train=part, download=False) for part in (True, False))
-    except (RuntimeError, AssertionError, OSError, ValueError):  # missing, cut short or not MNIST at all
-        raise DataMissing(
-            f"MNIST was not found, or not whole, in {str(root)!r}. Put its four unpacked files in "
-            f"{str(root / 'MNIST' / 'raw')!r}, or name the folder that holds MNIST/ with --data-root or "
-            f"{VARIABLE}; torchvision.datasets.MNIST({str(root)!r}, download=True) fetches them where "
-            "there is a network. Without it, `data: digits` runs everything."
-        ) from None
+        train, test = (kind(str(root), train=part, download=False) for part in (True, False))
+    except _UNREADABLE:
+        folder = Path(kind.__name__, "raw")
+        raise _missing(title, root, folder, "its four unpacked files", kind.__name__) from None
     return Dataset(
-        name="mnist",
+        name=name,
         images=torch.cat((train.data, test.data)),
         labels=torch.cat((train.targets, test.targets)).to(torch.int64),
         classes=10,
         scale=255.0,
         sizes=(55_000, 5_000, 10_000),
         official_test=10_000,
-        about="70,000 handwritten digits of 28x28 pixels; the 10,000 test images are the official ones.",
+        about=f"70,000 {about} of 28x28 pixels; the 10,000 test images are the official ones.",
     )
 
 
-_SOURCES: dict[str, Callable[[Path], Dataset]] = {"digits": _digits, "mnist": _mnist}
+def _mnist(root: Path) -> Dataset:
+    from torchvision.datasets import MNIST
+
+    return _idx(MNIST, root, "mnist", "MNIST", "handwritten digits")
+
+
+def _fashion_mnist(root: Path) -> Dataset:
+    from torchvision.datasets import FashionMNIST
+
+    return _idx(FashionMNIST, root, "fashion_mnist", "Fashion-MNIST", "pictures of clothes")
+
+
+def _cifar10(root: Path) -> Dataset:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        train, test = (CIFAR10(str(root), train=part, download=False) for part in (True, False))
+    except _UNREADABLE:
+        files = "its unpacked batches (data_batch_1 to 5, test_batch, batches.meta)"
+        folder = Path(CIFAR10.base_folder)
+        raise _missing("CIFAR-10", root, folder, files, "CIFAR10") from None
+    images = torch.cat([torch.from_numpy(part.data) for part in (train, test)])
+    return Dataset(
+        name="cifar10",
+        images=images.permute(0, 3, 1, 2).contiguous(),
+        labels=torch.tensor([*train.targets, *test.targets], dtype=torch.int64),
+        classes=10,
+        scale=255.0,
+        sizes=(45_000, 5_000, 10_000),
+        official_test=10_000,
+        about="60,000 photographs of ten kinds of things, 32x32 pixels in colour; the 10,000 test images are "
+        "the official ones.",
+    )
+
+
+_SOURCES: dict[str, Callable[[Path], Dataset]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+}
 
 
 def data_names() -> tuple[str, ...]:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor, nn
+from torch import nn
 
 from retroprop.fix import ModelFix, Paper, Stage
-from retroprop.stacking.twins import share_elementwise
+from retroprop.networks.layer import Add
 from retroprop.surgery import Surgeon
 
 
@@ -16,7 +16,8 @@ class Residual(ModelFix):
     """An identity path around every hidden layer whose input and output have one shape.
 
     The skip goes around linear layer, norm, activation and dropout, so nothing stands on the identity
-    path; the paper's block has two layers and an activation behind the sum.
+    path; the paper's block has two layers and an activation behind the sum. A network that names blocks of
+    layers, such as `plain20`, says where the skip goes.
 
     Source: He, Zhang, Ren & Sun 2015, eq. 1; the free identity path is He et al. 2016, section 3.
     """
@@ -35,14 +36,3 @@ class Residual(ModelFix):
     def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
         surgeon.fill("skip", lambda site: Add() if site.in_shape == site.shape else None)
         return surgeon.network
-
-
-class Add(nn.Module):
-    """A layer's output plus its input."""
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Give x + y. x: the layer's input, y: what the layer made of it, both of one shape."""
-        return x + y
-
-
-share_elementwise(Add, bounded=True)

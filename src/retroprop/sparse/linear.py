@@ -1,11 +1,12 @@
 """A linear layer whose backward pass keeps k output units."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
-from retroprop.sparse.selection import Per, keep_largest, kept_units
+from retroprop.sparse.selection import Per, keep_largest, kept_indices, kept_units
 from retroprop.stacking.dispatch import twin
 from retroprop.stacking.twins import StackedLinear
 
@@ -60,9 +61,45 @@ class StackedSparseLinear(StackedLinear):
         super().__init__(modules)
         self.k, self.per = modules[0].k, modules[0].per
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (member or 1, in, batch) -> (member, out, batch)."""
-        return keep_largest(super().forward(x), self.k, self.per, unit_dim=1, batch_dim=2)
+    def multiplied(self, x: Tensor) -> Tensor:
+        """x: (member or 1, in, cases) -> (member, out, cases)."""
+        if self.per == "batch" and self.k < self.weight.shape[1]:
+            x = x.expand(self.weight.shape[0], *x.shape[1:])
+            return KeptProducts.apply(x, self.weight, self.bias, self.k)
+        return keep_largest(super().multiplied(x), self.k, self.per, unit_dim=1, batch_dim=2)
+
+
+class KeptProducts(torch.autograd.Function):
+    """K linear layers whose backward products run over the kept units alone.
+
+    The same numbers as `keep_largest` behind a dense layer, whose products also run over the zeros.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> Tensor:
+        del k
+        return torch.bmm(weight, x) if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        x, weight, bias, ctx.k = inputs
+        ctx.biased = bias is not None
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        units = kept_indices(gradient, ctx.k, "batch", 1, 2)
+        rows = units.expand(-1, -1, weight.shape[2])
+        kept = gradient.gather(1, units.expand(-1, -1, gradient.shape[2]))
+        to_x = torch.bmm(weight.gather(1, rows).mT, kept)
+        to_weight = torch.zeros_like(weight).scatter(1, rows, torch.bmm(kept, x.mT))
+        to_bias = None
+        if ctx.biased:
+            to_bias = weight.new_zeros(weight.shape[:2]).scatter(1, units.squeeze(-1), kept.sum(2))
+        return to_x, to_weight, to_bias, None
 
 
 @twin.register(SparseLinear)

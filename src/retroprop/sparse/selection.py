@@ -27,11 +27,17 @@ def kept_mask(gradient: Tensor, k: int, per: Per, unit_dim: int, batch_dim: int)
 
     Source: Sun et al. 2017 (meProp), eq. 3 and 4; "batch" is their unified top-k.
     """
+    kept = kept_indices(gradient, k, per, unit_dim, batch_dim)
+    size = gradient if per == "example" else gradient.select(batch_dim, 0).unsqueeze(batch_dim)
+    return torch.zeros_like(size, dtype=torch.bool).scatter(unit_dim, kept, True)
+
+
+def kept_indices(gradient: Tensor, k: int, per: Per, unit_dim: int, batch_dim: int) -> Tensor:
+    """Indices of the k largest units, in no order; of size 1 along the batch for "batch". See `kept_mask`."""
     size = gradient.abs()
     if per == "batch":
         size = size.sum(batch_dim, keepdim=True)
-    kept = size.topk(k, dim=unit_dim, sorted=False).indices
-    return torch.zeros_like(size, dtype=torch.bool).scatter(unit_dim, kept, True)
+    return size.topk(k, dim=unit_dim, sorted=False).indices
 
 
 class KeepLargest(torch.autograd.Function):

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from retroprop.data.dataset import Dataset
 from retroprop.data.sources import load
-from retroprop.ensemble.planner import COPIES
 from retroprop.errors import RetropropError
 from retroprop.fix import Recipe
-from retroprop.networks.mlp import parse_sizes
+from retroprop.networks import named
 from retroprop.study.study import Study
 from retroprop.study.trial import make_trial, recipe_of
 
@@ -23,18 +21,13 @@ def checked_data(study: Study) -> Dataset:
     """The study's data, when every arm's network fits it.
 
     Raises:
+        UnknownName: when no network has the name given.
         RetropropError: when a network has other inputs or outputs than the data.
         DataMissing: when the data are not there.
     """
     data = load(study.data, study.data_root)
-    for arm in study.arms:
-        sizes = parse_sizes(arm.network)
-        if (sizes[0], sizes[-1]) != (data.features, data.classes):
-            raise RetropropError(
-                f"The network {arm.network} takes {sizes[0]} inputs and gives {sizes[-1]} outputs; "
-                f"{data.name} has {data.features} pixels and {data.classes} classes. Give a network "
-                f"such as {data.features}-64-{data.classes}."
-            )
+    for network in dict.fromkeys(arm.network for arm in study.arms):
+        named.check(network, data.shape, data.classes)
     if study.batch is not None and study.batch > data.sizes[0]:
         raise RetropropError(
             f"batch={study.batch} was given; expected at most {data.sizes[0]}, the training images of "
@@ -70,14 +63,19 @@ def arm_costs(study: Study, data: Dataset) -> list[dict[str, Any]]:
         costs.append(
             {
                 "parameters": sum(p.numel() for p in recipe.network.parameters()),
-                "flops": step_flops(recipe, study.batch or data.sizes[0]),
+                "flops": step_flops(recipe, study.batch or data.sizes[0], data.shape),
             }
         )
     return costs
 
 
-def step_flops(recipe: Recipe, batch: int) -> int:
+def step_flops(recipe: Recipe, batch: int, shape: tuple[int, ...]) -> int:
     """Counted floating-point operations of one step, forward and backward, by torch's counter.
+
+    Args:
+        recipe: of the trial.
+        batch: images a step.
+        shape: channels, height and width of an image.
 
     Raises:
         RetropropError: when the network cannot be trained on minibatches of that size.
@@ -85,23 +83,15 @@ def step_flops(recipe: Recipe, batch: int) -> int:
     from retroprop.ensemble.loop import own_copy
 
     network = own_copy(recipe).network.train()
-    inputs = next(module for module in network.modules() if isinstance(module, torch.nn.Linear))
     cases = min(batch, 2)
     try:
         with FlopCounterMode(display=False) as counter:
-            network(torch.zeros(cases, inputs.in_features)).sum().backward()
+            network(torch.zeros(cases, *shape)).sum().backward()
     except ValueError as error:  # batch norm cannot take one case
         raise RetropropError(
             f"batch={batch} was given, and a network cannot be trained on it ({error}). Give a larger batch."
         ) from None
     return int(counter.get_total_flops()) * batch // cases
-
-
-def trial_bytes(network: str) -> int:
-    """Bytes that training one trial may take, from the sizes of its layers alone."""
-    sizes = parse_sizes(network)
-    weights = sum((a + 1) * b for a, b in pairwise(sizes))
-    return 4 * 2 * COPIES * weights
 
 
 def free_memory(limit: float | None) -> int:

@@ -31,13 +31,14 @@ class Study:
     Args:
         name: of the study; its folder is runs/<name> unless `out` says otherwise.
         data: data set by name.
-        network: units of each layer, input to output, joined by hyphens.
+        network: units of each layer, input to output, joined by hyphens; or a name: lenet, plain20 to
+            plain56, resnet20 to resnet56.
         recipe: rate (the base that `rates` multiplies) and momentum of the 1986 rule.
         held: fixes that are on in every arm.
         factors: each a fix (off | on), or a list of levels whose first is what effects are against.
         design: full_factorial, one_at_a_time or leave_one_out.
         references: arms outside the design, tuned alike: each a name, and optionally fixes (none by
-            default, not even held ones) and hidden_layers (how many of the network's are kept).
+            default, not even held ones) and, for a network of sizes, hidden_layers (how many are kept).
         rates: multipliers of the base rate; each arm picks one by validation.
         tuning_seeds: seeds that only choose rates.
         seeds: fresh seeds that are reported.
@@ -222,17 +223,29 @@ def _reference(spec: Any, network: str) -> Arm:
             "[relu]."
         )
     fixes = check_together([build_fix(item) for item in spec.get("fixes", [])])
-    from retroprop.networks.mlp import parse_sizes
+    own = _shortened(network, spec["hidden_layers"], spec["name"]) if "hidden_layers" in spec else network
+    return Arm(str(spec["name"]), (), tuple(fixes), own, reference=True)
 
+
+def _shortened(network: str, kept: Any, name: str) -> str:
+    """The sizes of a network with its first hidden layers only."""
+    from retroprop.networks.mlp import parse_sizes
+    from retroprop.networks.named import check_name, is_sizes
+
+    check_name(network)
+    if not is_sizes(network):
+        raise RetropropError(
+            f"hidden_layers={kept!r} was given for the reference {name!r}, and {network} has one depth; "
+            "expected a network of layer sizes, such as 64-64-10. Give references without hidden_layers, "
+            "such as `references: [{name: 1986 recipe}]`."
+        )
     sizes = [str(size) for size in parse_sizes(network)]
-    kept = spec.get("hidden_layers", len(sizes) - 2)
     if not isinstance(kept, int) or not 0 <= kept <= len(sizes) - 2:
         raise RetropropError(
-            f"hidden_layers={kept!r} was given for the reference {spec['name']!r}; expected 0 to "
-            f"{len(sizes) - 2}, the hidden layers of {network}."
+            f"hidden_layers={kept!r} was given for the reference {name!r}; expected 0 to {len(sizes) - 2}, "
+            f"the hidden layers of {network}."
         )
-    own = "-".join([*sizes[: 1 + kept], sizes[-1]])
-    return Arm(str(spec["name"]), (), tuple(fixes), own, reference=True)
+    return "-".join([*sizes[: 1 + kept], sizes[-1]])
 
 
 def _check_text(study: Study) -> None:

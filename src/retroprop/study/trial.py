@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
+from retroprop.data.sources import load
 from retroprop.fix import Recipe, Stage, apply
 from retroprop.fix_config import build_fix
 from retroprop.losses import name_of
-from retroprop.networks.mlp import MLP
+from retroprop.networks.named import build
 from retroprop.optim.rule_1986 import Rule1986
 from retroprop.study.design import Arm
 from retroprop.study.study import Study
@@ -43,9 +44,12 @@ class Trial:
 def make_trial(study: Study, arm: int, role: Role, seed: int, multiplier: float) -> Trial:
     """A trial of a study. A factor at its `off` level leaves no trace, so wider studies find it again."""
     chosen: Arm = study.arms[arm]
+    data = load(study.data, study.data_root)
     recipe = {"rate": 0.1, "momentum": 0.9, **study.recipe}
     settings = {
         "data": study.data,
+        "input": list(data.shape),
+        "classes": data.classes,
         "network": chosen.network,
         "recipe": {name: float(value) for name, value in recipe.items()},
         "fixes": sorted((fix.resolved() for fix in chosen.fixes), key=lambda fix: next(iter(fix))),
@@ -64,6 +68,8 @@ def recipe_of(settings: dict[str, Any]) -> Recipe:
     """The recipe that a trial trains, with its own learning rate."""
     recipe = _base_recipe(
         settings["network"],
+        tuple(settings["input"]),
+        settings["classes"],
         json.dumps(settings["recipe"]),
         json.dumps(settings["fixes"]),
         settings["seed"],
@@ -72,9 +78,11 @@ def recipe_of(settings: dict[str, Any]) -> Recipe:
 
 
 @lru_cache(maxsize=256)
-def _base_recipe(network: str, rule: str, fixes: str, seed: str) -> Recipe:
+def _base_recipe(
+    network: str, shape: tuple[int, ...], classes: int, rule: str, fixes: str, seed: str
+) -> Recipe:
     """Rates of one arm and seed share a start; whoever trains it must copy it."""
-    bare = Recipe(MLP(network, seed=seed), rule=Rule1986(**json.loads(rule)))
+    bare = Recipe(build(network, shape, classes, seed), rule=Rule1986(**json.loads(rule)))
     return apply(bare, [build_fix(spec) for spec in json.loads(fixes)], seed=seed).recipe
 
 
