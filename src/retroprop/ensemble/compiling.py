@@ -56,8 +56,7 @@ class Compiler:
         started = time.perf_counter()
         eager = Found(program.step, program.evaluate, False)
         try:
-            with one_at_a_time(self.lock):
-                found = self._compiled(program, minibatches, eager)
+            found = self._compiled(program, minibatches, eager)
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             return replace(eager, notes=[f"eager, because the compiler failed: {reason}"])
@@ -70,13 +69,13 @@ class Compiler:
         batch = minibatches.assemble(next(minibatches.draws(0)))
         start = program.start()
         inputs = step_inputs(program, start, *batch)
-        step = _compile(program.step)
+        step = self._compile(program.step)
         worst = disagreement(program, start, step(*inputs), program.step(*inputs))
         if worst > tolerance(batch[0].dtype, program.precision):
             return replace(eager, notes=[f"eager, because the compiled step disagreed by {worst:.1e}"])
         x, *_ = next(minibatches.cases("validation"))
         state = start.parameters, start.buffers, start.state
-        evaluate = _compile(program.evaluate)
+        evaluate = self._compile(program.evaluate)
         said, expected = evaluate(*state, x), program.evaluate(*state, x)
         worst = float(((said - expected).norm() / expected.norm()).nan_to_num(nan=torch.inf))
         if worst > tolerance(batch[0].dtype, program.precision):
@@ -84,11 +83,16 @@ class Compiler:
             return Found(step, program.evaluate, True, notes=[note])
         return Found(step, _of_shape(x.shape, evaluate, program.evaluate), True)
 
+    def _compile(self, method: Step) -> Step:
+        # Without guards, which cost a tenth of a step: whoever comes here has the same make and shape.
+        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        own = _own_code(method)
+        return torch.compile(own, backend=self._backend, fullgraph=True, dynamic=False, options=options)
 
-def _compile(method: Step) -> Step:
-    # Without guards, which cost a tenth of a step: whoever comes here has the same make and shape.
-    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-    return torch.compile(_own_code(method), fullgraph=True, dynamic=False, options=options)
+    def _backend(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Step:
+        """Torch's own, one process at a time; tracing, which no cache saves, goes on side by side."""
+        with one_at_a_time(self.lock):
+            return torch._dynamo.lookup_backend("inductor")(graph, inputs)
 
 
 def _of_shape(shape: torch.Size, compiled: Step, eager: Step) -> Step:

@@ -10,12 +10,14 @@ Precision = Literal["float32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 
 
-def products_in(precision: Precision, device: torch.device) -> torch.autocast:
+def products_in(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Forward passes within it, and their backward passes, multiply in that precision.
 
     bf16 is torch's autocast, so parameters, updates, statistics of batch norm and losses stay in float32.
     """
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    if precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 @contextlib.contextmanager
