@@ -79,7 +79,7 @@ def train_on_table(
         )
         carried = Carried(parameters, buffers, state, alive, carried.steps)
         if sweep % check_every == 0:
-            right = ((program.outputs(carried, x) > 0.5) == (t > 0.5)).all(1).sum(1)
+            right = ((program.evaluate(parameters, buffers, state, x) > 0.5) == (t > 0.5)).all(1).sum(1)
             most_right = most_right.maximum(right)
             solved_at[(solved_at < 0) & (right == x.shape[-1])] = sweep
             if stop_when_solved and bool((solved_at >= 0).all()):
