@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from retroprop.data.dataset import Dataset
+from retroprop.ensemble import coverage
 from retroprop.ensemble.engine import Engine, GroupResult
 from retroprop.ensemble.loop import Loop, train
 from retroprop.ensemble.outcome import Outcome
@@ -246,11 +247,43 @@ def test_losses_and_rules_are_not_mixed():
         Engine().train(recipes, [0, 1], data_of([0, 1]), SCHEDULE, test=False, compiled=False)
 
 
-def test_unknown_modules_are_refused():
-    networks = [torch.nn.Sequential(torch.nn.Linear(16, 4), torch.nn.GLU()).double() for _ in range(2)]
-    recipes = [Recipe(network) for network in networks]
-    with pytest.raises(NoTwin, match="GLU"):
+class Peeking(torch.nn.Module):
+    """Does what depends on the numbers it sees."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if float(x.sum()) > 0 else 2 * x
+
+
+def foreign(seed: int, last: torch.nn.Module) -> Recipe:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.GLU(), torch.nn.Linear(4, 4), last
+        return Recipe(torch.nn.Sequential(*layers).double(), rule=Rule1986(0.1))
+
+
+def test_a_module_without_a_twin_trains_as_alone():
+    recipes = [foreign(seed, torch.nn.Sigmoid()) for seed in (0, 1)]
+    copies, data = copy.deepcopy(recipes), data_of([0, 1])
+    result = Engine().train(recipes, [0, 1], data, SCHEDULE, test=False, compiled=False)
+    for seed, outcome in enumerate(result.outcomes):
+        assert_equal(outcome, train(copies[seed], data[seed], SCHEDULE, test=False), 1e-10, seed)
+
+
+def test_what_vmap_refuses_is_refused_by_name():
+    recipes = [foreign(seed, Peeking()) for seed in (0, 1)]
+    with pytest.raises(NoTwin, match="Peeking has no stacked twin, and vmap refuses it"):
         Engine().train(recipes, [0, 1], data_of([0, 1]), SCHEDULE, test=False, compiled=False)
+
+
+def test_the_plan_knows_who_trains_with_whom_and_why():
+    fused, peeking, vmapped = recipe("tanh", 0), foreign(0, Peeking()), foreign(0, torch.nn.Sigmoid())
+    assert coverage.together([fused, recipe("all", 0)], (1, 4, 4), 4) == [coverage.Together((0, 1))]
+    assert coverage.together([vmapped, vmapped], (1, 4, 4), 4) == [coverage.Together((0, 1), ("GLU",))]
+    apart = coverage.together([vmapped, peeking, foreign(1, torch.nn.Tanh())], (1, 4, 4), 4)
+    assert [one.places for one in apart] == [(0, 2), (1,)]
+    assert "Peeking" in apart[1].alone
+    # Networks of another build are branches of a choice.
+    assert coverage.together([fused, vmapped], (1, 4, 4), 4) == [coverage.Together((0, 1), ("GLU",))]
 
 
 def test_looking_at_gradients_changes_nothing():

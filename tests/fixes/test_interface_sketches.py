@@ -1,7 +1,7 @@
 """What docs/adding_a_fix.md says of fixes that this package does not hold: in so few lines they work."""
 
-import itertools
 import copy
+import itertools
 from dataclasses import dataclass, replace
 from typing import final
 

@@ -246,34 +246,6 @@ def test_nan_of_one_member_changes_no_other_by_a_bit():
                 assert torch.equal(tensor, kept[1][k][name]), f"{name} of member {k}"
 
 
-class Unknown(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-class Doubled(nn.Linear):
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        return 2 * super().forward(input)
-
-
-class Softer(nn.Sigmoid):
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        return super().forward(input / 2)
-
-
-@pytest.mark.parametrize("make", [Unknown, lambda: Doubled(3, 3), Softer, lambda: nn.LSTM(3, 3)])
-@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: nn.Sequential(nn.Tanh(), m)])
-def test_a_type_without_a_twin_is_refused_by_name(make: Make, wrap: Callable[[nn.Module], nn.Module]):
-    name = type(make()).__name__
-    with pytest.raises(NoTwin, match=name):
-        stack([wrap(make()), wrap(make())])
-
-
-def test_an_unknown_type_in_one_member_is_refused():
-    with pytest.raises(NoTwin, match="Unknown"):
-        stack([nn.Tanh(), Unknown(), nn.Tanh()])
-
-
 def test_tied_weights_are_refused():
     """Stacked path by path they would come apart."""
 

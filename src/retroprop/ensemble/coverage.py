@@ -12,6 +12,7 @@ from retroprop.ensemble.training import step_inputs
 from retroprop.ensemble.trial_data import Schedule, SeedData
 from retroprop.errors import NoTwin
 from retroprop.fix import Recipe
+from retroprop.stacking.vmapped import vmapped_types
 
 _CASES = 4
 
@@ -71,7 +72,7 @@ def _tried(recipes: Sequence[Recipe], shape: tuple[int, ...], classes: int) -> t
         program.step(*step_inputs(program, program.start(), *feed.assemble(next(feed.draws(0)))))
     except NoTwin as error:
         return str(error), ()
-    return "", ()
+    return "", tuple(vmapped_types(program.network))
 
 
 def activations(network: nn.Module, shape: tuple[int, ...]) -> int:

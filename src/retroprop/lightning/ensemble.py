@@ -71,7 +71,7 @@ class Ensemble(lightning.LightningModule):
         self._precision: Precision = "float32"
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One that has nothing to update: the recipes' rules do. Its steps are epochs, which Trainers count."""
+        """One that has nothing to update, as the recipes' rules do; a Trainer counts its steps: epochs."""
         return torch.optim.SGD([torch.empty(0, requires_grad=True)])
 
     def train_dataloader(self) -> DataLoader[int]:

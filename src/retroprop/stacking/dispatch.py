@@ -32,16 +32,15 @@ def twin(first: nn.Module, modules: Sequence[nn.Module]) -> nn.Module:
     """The stacked twin of modules that differ in parameters and buffers alone.
 
     Register one with `@twin.register(MyModule)`; a container whose forward pass only composes its
-    children is registered with `register_container(MyContainer)`.
+    children is registered with `register_container(MyContainer)`. What nobody registered runs through
+    `torch.func.vmap`.
 
     Raises:
-        NoTwin: for a type nobody registered.
+        NoTwin: for a module that vmap cannot run.
     """
-    del modules
-    raise NoTwin(
-        f"{type(first).__name__} has no stacked twin; register one with retroprop.stacking.dispatch.twin, "
-        "or its trials run one by one."
-    )
+    from retroprop.stacking.vmapped import Vmapped
+
+    return Vmapped(modules)
 
 
 _containers: set[type[nn.Module]] = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
@@ -112,16 +111,17 @@ def stack(modules: Sequence[nn.Module], members: Members | None = None) -> nn.Mo
         members: which members of the group they are; all by default.
 
     Raises:
-        NoTwin: when a type at some path has no twin, lists differ in length, a tensor is used twice, or
-            a module has a hook.
+        NoTwin: when a module at some path has no twin and vmap cannot run it, lists differ in length, a
+            tensor is used twice, or a module has a hook.
     """
     if members is None:
         _refuse_shared(modules)
         members = tuple(range(len(modules)))
     kinds: list[list[int]] = []
     for i, module in enumerate(modules):
+        alike = _same_kind if type(module) in _containers | twin.registry.keys() else same_make
         for kind in kinds:
-            if _same_kind(modules[kind[0]], module):
+            if alike(modules[kind[0]], module):
                 kind.append(i)
                 break
         else:
@@ -150,13 +150,15 @@ def _refuse_shared(modules: Sequence[nn.Module]) -> None:
 
 def _stack_kind(modules: Sequence[nn.Module], members: Members) -> nn.Module:
     first = modules[0]
-    if any(_hooked(module) for module in modules):
+    if any(hooked(module) for module in modules):
         raise NoTwin(f"{type(first).__name__} has a hook, which a stack would not call.")
     if type(first) not in _containers:
         # Exactly this type: a subclass may compute something else than the twin of its parent.
         exact = type(first) if type(first) in twin.registry else object
         stacked = twin.dispatch(exact)(first, modules)
-        stacked.members = members  # type: ignore[assignment]
+        for part in stacked.modules():
+            if isinstance(part, Twin):
+                part.members = members
         return stacked.train(first.training)
     shell = copy.copy(first)
     shell._modules = {}
@@ -169,7 +171,8 @@ def _stack_kind(modules: Sequence[nn.Module], members: Members) -> nn.Module:
     return shell
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Whether something is called before or after a module."""
     return any(
         (
             module._forward_hooks,

@@ -1,5 +1,6 @@
 """Twins of torch's modules for images: x is `(member or 1, batch, channel, height, width)`."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -66,7 +67,7 @@ class OverCases(Twin):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
+        self.module = copy.deepcopy(module)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (member or 1, batch, ...) -> the same, of the shape that the module makes."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from retroprop.errors import NoTwin
 from retroprop.stacking.dispatch import Twin, stacked_tensors, twin
 
 
@@ -72,3 +73,16 @@ for _steeper in (
 @twin.register(nn.Linear)
 def _(first: nn.Linear, modules: Sequence[nn.Linear]) -> nn.Module:
     return StackedLinear(modules)
+
+
+@twin.register(nn.Dropout)
+@twin.register(nn.Dropout1d)
+@twin.register(nn.Dropout2d)
+@twin.register(nn.AlphaDropout)
+def _(first: nn.Dropout, modules: Sequence[nn.Dropout]) -> nn.Module:
+    if first.p > 0:
+        raise NoTwin(
+            f"{first} draws from torch's generator, which no trial's seed decides; use retroprop's dropout "
+            "fix instead."
+        )
+    return SameForAll(nn.Identity(), bounded=True)

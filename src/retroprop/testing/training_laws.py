@@ -135,7 +135,8 @@ def _members(arms: Sequence[list[Fix]], shares: Sequence[float], dtype: torch.dt
             for share in shares:
                 network = MLP("64-16-16-10", seed=seed).to(dtype)
                 plain = Recipe(network, rule=Rule1986(0.05))
-                recipe = apply(plain, fixes, seed=seed, example=data[seed].inputs(data[seed].train[:64])).recipe
+                example = data[seed].inputs(data[seed].train[:64])
+                recipe = apply(plain, fixes, seed=seed, example=example).recipe
                 rule = replace(recipe.rule, rate=recipe.rule.rate * share)
                 kind = (recipe.loss, type(rule), recipe.reduction)
                 groups.setdefault(kind, []).append(_Member(replace(recipe, rule=rule), seed))
