@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from retroprop import fixes
-from retroprop.ensemble.trial_data import noise
+from retroprop.ensemble.trial_data import SeedData, noise
 from retroprop.errors import RetropropError
 from retroprop.fix import apply
 from retroprop.fixes.dropout import KeyedDropout, drop
@@ -36,12 +36,17 @@ def test_evaluation_and_p_0_pass_everything():
 
 def test_masks_depend_on_seed_path_epoch_and_case_alone():
     module = KeyedDropout(0.5, (7,))
-    order = torch.arange(12).view(3, 4)
-    first = noise(module, "hidden.0.dropout", 5, 0, order)
+
+    def drawn(path: str, seed: int, epoch: int, first: int = 0, last: int = 3) -> torch.Tensor:
+        data = SeedData(seed, *[torch.empty(0)] * 5)
+        return noise(module, path, data, epoch, (first, last), cases=4)
+
+    first = drawn("hidden.0.dropout", 5, 0)
     assert first.shape == (3, 4, 7)
-    assert torch.equal(first, noise(module, "hidden.0.dropout", 5, 0, order))
+    assert torch.equal(first, drawn("hidden.0.dropout", 5, 0))
+    assert torch.equal(first[1:], drawn("hidden.0.dropout", 5, 0, first=1)), "however many are drawn at once"
     for other in (("hidden.1.dropout", 5, 0), ("hidden.0.dropout", 6, 0), ("hidden.0.dropout", 5, 1)):
-        assert not torch.equal(first, noise(module, *other, order))
+        assert not torch.equal(first, drawn(*other))
     assert len(first.view(-1, 7).unique(dim=0)) == 12
 
 

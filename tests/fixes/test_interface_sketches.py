@@ -18,6 +18,7 @@ from retroprop.ensemble.trial_data import Schedule, SeedData
 from retroprop.errors import Conflict, RetropropError
 from retroprop.fix import Fix, ModelFix, Paper, Recipe, Stage, apply
 from retroprop.networks.keyed import Keyed
+from retroprop.networks.layer import Add
 from retroprop.networks.mlp import MLP
 from retroprop.optim.rule import Gradient, Hyper, Rule, State, Tensors
 from retroprop.stacking.dispatch import Twin, twin
@@ -307,11 +308,8 @@ class StochasticDepth(ModelFix):
     edits = "sums of residual layers"
 
     def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
-        residual = fixes.get("residual").__module__
         surgeon.fill(
-            "skip",
-            lambda site: StochasticAdd(self.p) if type(site.module).__module__ == residual else None,
-            replace=True,
+            "skip", lambda site: StochasticAdd(self.p) if isinstance(site.module, Add) else None, replace=True
         )
         return surgeon.network
 
@@ -394,7 +392,7 @@ def test_ema_in_a_group_evaluates_as_alone():
     for epoch in range(2):
         for batch in alone.minibatches(epoch):
             alone.step(*batch)
-    accuracy = alone.correct(data.validation_x, data.validation_t).mean()
+    accuracy = alone.correct(data.validation).mean()
     assert group.outcomes[0].validation_accuracy[-1] == pytest.approx(accuracy)
 
 
