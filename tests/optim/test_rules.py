@@ -5,19 +5,40 @@ import torch
 from torch import Tensor
 
 from retroprop.optim.adam import Adam
+from retroprop.optim.adamw import AdamW
 from retroprop.optim.rule import Hyper, Rule, State, Tensors
 from retroprop.optim.rule_1986 import Rule1986
+from retroprop.optim.sgd import SGD
 
 SHAPES = {"weight": (3, 4), "bias": (3,), "scale": (1,), "share": ()}
 RULES: list[list[Rule]] = [
     [Rule1986(0.1, 0.9), Rule1986(0.03, 0.0), Rule1986(0.5, 0.5)],
     [Adam(0.01), Adam(0.1, 0.5, 0.9, 1e-4), Adam(0.003, 0.0, 0.99, 1e-8)],
+    [SGD(0.1, 0.9), SGD(0.03, 0.5, 0.1), SGD(0.2, 0.0, 0.01)],
+    [SGD(0.1, 0.9, nesterov=True), SGD(0.03, 0.5, 0.1, True), SGD(0.05, 0.2, 0.01, True)],
+    [AdamW(0.01), AdamW(0.1, 0.5, 0.9, 1e-4, 0.3), AdamW(0.003, 0.0, 0.99, 1e-8, 0.0)],
 ]
+
+
+def torch_sgd(rule: SGD, p: list[Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        p, lr=rule.rate, momentum=rule.momentum, weight_decay=rule.weight_decay, nesterov=rule.nesterov
+    )
+
+
+def torch_adamw(rule: AdamW, p: list[Tensor]) -> torch.optim.Optimizer:
+    betas, decay = (rule.beta1, rule.beta2), rule.weight_decay
+    return torch.optim.AdamW(p, lr=rule.rate, betas=betas, eps=rule.epsilon, weight_decay=decay)
+
+
 TORCHS = [
     lambda rule, p: torch.optim.SGD(p, lr=rule.rate, momentum=rule.momentum),
     lambda rule, p: torch.optim.Adam(p, lr=rule.rate, betas=(rule.beta1, rule.beta2), eps=rule.epsilon),
+    torch_sgd,
+    torch_sgd,
+    torch_adamw,
 ]
-KINDS = pytest.mark.parametrize("kind", [0, 1], ids=["1986", "adam"])
+KINDS = pytest.mark.parametrize("kind", range(5), ids=["1986", "adam", "sgd", "nesterov", "adamw"])
 
 
 def drawn(seed: int) -> Tensors:
@@ -117,6 +138,7 @@ def test_evaluation_uses_the_trained_parameters(kind: int):
 
 def test_hyper_parameters_are_the_float_fields():
     assert Rule1986(0.2, 0.8).hyper() == {"rate": 0.2, "momentum": 0.8}
+    assert SGD(0.2, nesterov=True).hyper() == {"rate": 0.2, "momentum": 0.9, "weight_decay": 0.0}
     assert Adam(0.2).hyper() == {"rate": 0.2, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
 
