@@ -12,6 +12,8 @@ import torch
 
 from retroprop.ensemble.checkpoint import Checkpoint
 from retroprop.ensemble.engine import Engine, GroupResult
+from retroprop.ensemble.loop import Alone, train
+from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.training import Training
 from retroprop.ensemble.trial_data import Schedule
 from retroprop.errors import RetropropError
@@ -59,6 +61,30 @@ def test_a_training_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
+def test_a_trial_alone_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def alone(checkpoint: Checkpoint | None = None) -> Outcome:
+        made = apply(recipe("all", 0, 0.1, torch.float32), Adam()).recipe
+        data = data_of([0], torch.float32)[0]
+        return train(made, data, LONG, test=True, checkpoint=checkpoint)
+
+    plain = Alone.run_epoch
+
+    def run_epoch(self: Alone) -> None:
+        if self.epoch == 3:
+            raise KeyboardInterrupt
+        plain(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Alone, "run_epoch", run_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            alone(Checkpoint(tmp_path / "trial.pt", "a", every=0))
+    started = []
+    monkeypatch.setattr(Alone, "run_epoch", lambda self: (started.append(self.epoch), plain(self)))
+    resumed = alone(Checkpoint(tmp_path / "trial.pt", "a", every=0))
+    assert started == [3, 4, 5]
+    assert_identical(resumed, alone(), "alone")
+
+
 def test_a_file_of_another_group_or_cut_short_is_not_taken_up(tmp_path: Path):
     checkpoint = Checkpoint(tmp_path / "group.pt", "a", every=0)
     run(checkpoint)
@@ -78,6 +104,8 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from retroprop.ensemble.checkpoint import Checkpoint
+from retroprop.ensemble.loop import Alone, train
+from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.training import Training
 from tests.ensemble.test_interruptions import run
 plain = Training.run_epoch

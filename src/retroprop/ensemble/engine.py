@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from retroprop.ensemble.checkpoint import Checkpoint
+from retroprop.ensemble.checkpoint import Checkpoint, run
 from retroprop.ensemble.compiling import Compiler
 from retroprop.ensemble.minibatches import Minibatches
 from retroprop.ensemble.outcome import Outcome
@@ -113,12 +113,7 @@ class Engine:
     ) -> GroupResult:
         with tf32(schedule.precision):
             training, result = self.start(recipes, seeds, data, schedule, compiled=compiled)
-            if checkpoint is not None:
-                result.resumed = checkpoint.take_up(training)
-            while not training.done:
-                training.run_epoch()
-                if checkpoint is not None:
-                    checkpoint.keep(training)
+            result.resumed = run(training, checkpoint)
             result.outcomes = training.finish(test=test)
         return result
 

@@ -4,13 +4,15 @@ import copy
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retroprop.ensemble.checkpoint import Checkpoint, run
 from retroprop.ensemble.outcome import Outcome
-from retroprop.ensemble.precision import products_in
+from retroprop.ensemble.precision import products_in, tf32
 from retroprop.ensemble.trial_data import (
     EVALUATED_AT_ONCE,
     Schedule,
@@ -40,6 +42,9 @@ class Loop:
             field: {name: p.new_tensor(value) for name, p in self.parameters.items()}
             for field, value in recipe.rule.hyper().items()
         }
+        self.keyed = keyed_modules(self.network)
+        persistent = self.network.state_dict()
+        self._tracked = [name for name, _ in self.network.named_buffers() if name in persistent]
         self.steps = 0
         self.diverged = False
 
@@ -47,11 +52,10 @@ class Loop:
         """Inputs, targets and noise by path of every step of an epoch."""
         order = self.data.order(self.schedule, epoch)
         changes = augmentation_noise(self.recipe.augment, self.data, epoch, order)
-        keyed = keyed_modules(self.network)
         for steps in chunks(order):
             drawn = {
                 path: noise(module, path, self.data, epoch, steps, order.shape[1])
-                for path, module in keyed.items()
+                for path, module in self.keyed.items()
             }
             for i in range(*steps):
                 index = order[i].to(self.data.device)
@@ -60,7 +64,7 @@ class Loop:
 
     def loss(self, x: Tensor, t: Tensor, drawn: Tensors) -> Tensor:
         """The error of one minibatch, a scalar."""
-        for path, module in keyed_modules(self.network).items():
+        for path, module in self.keyed.items():
             module.noise = drawn[path]
         with products_in(self.schedule.precision, x.device):
             out = self.network(x)
@@ -81,7 +85,7 @@ class Loop:
                 self._restore(tracked)  # statistics follow the first look at a minibatch only
             return dict(zip(self.parameters, found, strict=True))
 
-        before = {name: p.detach().clone() for name, p in self.parameters.items()}
+        before = self._now()
         tracked_before = self._buffers()
         changed, state = self.recipe.rule.step(before, gradient, self.state, self.hyper)
         value = float(losses[0].detach())
@@ -94,14 +98,16 @@ class Loop:
             self.steps += 1
         return value
 
+    def _now(self) -> Tensors:
+        return {name: p.detach() for name, p in self.parameters.items()}
+
     def _load(self, tensors: Tensors) -> None:
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[name])
+        # Rules never change a tensor in place, so none has to be copied.
+        for name, parameter in self.parameters.items():
+            parameter.data = tensors[name]
 
     def _buffers(self) -> Tensors:
-        persistent = self.network.state_dict()
-        return {name: b.clone() for name, b in self.network.named_buffers() if name in persistent}
+        return {name: self.network.get_buffer(name).clone() for name in self._tracked}
 
     def _restore(self, buffers: Tensors) -> None:
         for name, buffer in buffers.items():
@@ -117,16 +123,16 @@ class Loop:
 
     def finish(self) -> None:
         """Leave the network as evaluation uses it; the last update has no loss behind it that could tell."""
-        now = {name: p.detach().clone() for name, p in self.parameters.items()}
+        now = self._now()
         self.diverged = self.diverged or not all(bool(p.isfinite().all()) for p in now.values())
         self._load(self.recipe.rule.evaluated(now, self.state))
-        for module in keyed_modules(self.network).values():
+        for module in self.keyed.values():
             module.noise = module.noise.new_empty(0)
 
     @torch.no_grad()
     def correct(self, images: Tensor) -> np.ndarray:
         """Whether each of the images, `(case,)` indices, is classified rightly at evaluation: `(case,)`."""
-        before = {name: p.detach().clone() for name, p in self.parameters.items()}
+        before = self._now()
         self._load(self.recipe.rule.evaluated(before, self.state))
         self.network.eval()
         with products_in(self.schedule.precision, self.data.device):
@@ -139,7 +145,87 @@ class Loop:
         return torch.cat(right).cpu().numpy()
 
 
-def train(recipe: Recipe, data: SeedData, schedule: Schedule, *, test: bool) -> Outcome:
+class Alone:
+    """One trial on its way from start to end, epoch after epoch; see `Training`."""
+
+    def __init__(self, recipe: Recipe, data: SeedData, schedule: Schedule) -> None:
+        self.loop = Loop(recipe, data, schedule)
+        self.loop.network.train()
+        self.epoch = 0
+        self.seconds = 0.0
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+        self.gradient_first: dict[str, float] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self.loop.data.device
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.loop.schedule.epochs
+
+    def run_epoch(self) -> None:
+        """Train for one more epoch, and look at the validation images."""
+        started = time.perf_counter()
+        losses = []
+        for batch in self.loop.minibatches(self.epoch):
+            self.gradient_first = self.gradient_first or self.loop.gradient_norms(*batch)
+            losses.append(self.loop.step(*batch))
+        self.losses.append(float(np.mean(losses)))
+        self.accuracies.append(float(self.loop.correct(self.loop.data.validation).mean()))
+        self.epoch += 1
+        self.seconds += time.perf_counter() - started
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, as tensors and plain values."""
+        plain = {name: value for name, value in vars(self).items() if name != "loop"}
+        loop = self.loop
+        held = {"network": export(loop.network), "rule": loop.state, "steps": loop.steps}
+        return {**plain, "held": {**held, "diverged": loop.diverged}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state` gave."""
+        held = state["held"]
+        self.loop.network.load_state_dict(held["network"])
+        self.loop.state, self.loop.steps, self.loop.diverged = held["rule"], held["steps"], held["diverged"]
+        vars(self).update({name: value for name, value in state.items() if name != "held"})
+
+    def finish(self, *, test: bool) -> Outcome:
+        """What the trial has come to; the test images are looked at here, once, if at all."""
+        started = time.perf_counter()
+        loop, data = self.loop, self.loop.data
+        *_, last = loop.minibatches(self.epoch - 1)
+        final = loop.gradient_norms(*last)
+        right = loop.correct(data.test) if test else None
+        train_accuracy = float(loop.correct(data.train).mean())
+        loop.finish()
+        self.seconds += time.perf_counter() - started
+        return Outcome(
+            train_loss=np.array(self.losses),
+            validation_accuracy=np.array(self.accuracies),
+            train_accuracy=train_accuracy,
+            test_accuracy=None if right is None else float(right.mean()),
+            test_correct=right,
+            gradient_first=self.gradient_first,
+            gradient_last=final,
+            diverged=loop.diverged,
+            steps=loop.steps,
+            seconds=self.seconds,
+            tensors=export(loop.network),
+        )
+
+
+def train(
+    recipe: Recipe,
+    data: SeedData,
+    schedule: Schedule,
+    *,
+    test: bool,
+    checkpoint: Checkpoint | None = None,
+) -> Outcome:
     """Train one trial from start to end.
 
     Args:
@@ -147,45 +233,17 @@ def train(recipe: Recipe, data: SeedData, schedule: Schedule, *, test: bool) -> 
         data: of the trial's seed.
         schedule: epochs and minibatches.
         test: whether the test set may be looked at, once, after the last step.
+        checkpoint: where a long training leaves its state between epochs, and goes on from.
     """
     flushed = torch.set_flush_denormal(True)
     try:
-        return _train(Loop(recipe, data, schedule), test)
+        with tf32(schedule.precision):
+            training = Alone(recipe, data, schedule)
+            run(training, checkpoint)
+            return training.finish(test=test)
     finally:
         if flushed:
             torch.set_flush_denormal(False)
-
-
-def _train(loop: Loop, test: bool) -> Outcome:
-    started = time.perf_counter()
-    data, schedule = loop.data, loop.schedule
-    loop.network.train()
-    curve, accuracies = [], []
-    first: dict[str, float] = {}
-    for epoch in range(schedule.epochs):
-        losses = []
-        for batch in loop.minibatches(epoch):
-            first = first or loop.gradient_norms(*batch)
-            losses.append(loop.step(*batch))
-        curve.append(float(np.mean(losses)))
-        accuracies.append(float(loop.correct(data.validation).mean()))
-    final = loop.gradient_norms(*batch)
-    right = loop.correct(data.test) if test else None
-    train_accuracy = float(loop.correct(data.train).mean())
-    loop.finish()
-    return Outcome(
-        train_loss=np.array(curve),
-        validation_accuracy=np.array(accuracies),
-        train_accuracy=train_accuracy,
-        test_accuracy=None if right is None else float(right.mean()),
-        test_correct=right,
-        gradient_first=first,
-        gradient_last=final,
-        diverged=loop.diverged,
-        steps=loop.steps,
-        seconds=time.perf_counter() - started,
-        tensors=export(loop.network),
-    )
 
 
 def own_copy(recipe: Recipe) -> Recipe:

@@ -52,6 +52,11 @@ class Training:
         self.gradient_first: list[dict[str, float]] = []
 
     @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self.minibatches.device
+
+    @property
     def done(self) -> bool:
         """Whether all epochs are done."""
         return self.epoch >= self.minibatches.schedule.epochs

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import torch
 from torch import Tensor
 
 from retroprop.optim.rule import ElementwiseRule, Tensors
@@ -27,5 +28,5 @@ class Rule1986(ElementwiseRule):
     def update(
         self, parameter: Tensor, gradient: Tensor, state: Tensors, hyper: Tensors
     ) -> tuple[Tensor, Tensors]:
-        change = hyper["momentum"] * state["change"] - hyper["rate"] * gradient
+        change = torch.addcmul(hyper["momentum"] * state["change"], hyper["rate"], gradient, value=-1)
         return parameter + change, {"change": change}

@@ -97,7 +97,7 @@ def train(engine: Engine, job: dict[str, Any]) -> dict[str, Any]:
     recipes = [recipe_of(one) for one in settings]
     checkpoint = _checkpoint(job)
     if job["way"] == "alone":
-        result = _alone(recipes, seeds, data, schedule, test)
+        result = _alone(recipes, seeds, data, schedule, test, checkpoint)
     else:
         run = engine.train_halves if job.get("halved") and len(recipes) > 1 else engine.train
         result = run(
@@ -141,12 +141,13 @@ def _alone(
     data: Mapping[str, SeedData],
     schedule: Schedule,
     test: bool,
+    checkpoint: Checkpoint | None,
 ) -> GroupResult:
-    """Trials that cannot share a program, one after another."""
-    outcomes = [
-        loop.train(loop.own_copy(recipe), data[seed], schedule, test=test)
-        for recipe, seed in zip(recipes, seeds, strict=True)
-    ]
+    """Trials that do not share a program, one after another."""
+    outcomes = []
+    for k, (recipe, seed) in enumerate(zip(recipes, seeds, strict=True)):
+        own = checkpoint and checkpoint.part(str(k))
+        outcomes.append(loop.train(loop.own_copy(recipe), data[seed], schedule, test=test, checkpoint=own))
     return GroupResult(outcomes, False, 0.0)
 
 
