@@ -190,6 +190,7 @@ def test_a_folder_without_a_study(tmp_path):
         ({"network": "64-x-10"}, "positive integers"),
         ({"batch": 5000}, "at most 1152"),
         ({"memory": 1e-6}, "Give more with --memory"),
+        ({"device": "cpu", "precision": "tf32"}, "only CUDA devices have it"),
         ({"data": "digit"}, "Did you mean 'digits'"),
         ({"factors": ["residual"]}, "looked for skip sites"),
     ],
@@ -198,6 +199,17 @@ def test_what_cannot_be_trained_is_said_before_the_first_step(tmp_path, changes,
     with pytest.raises(RetropropError, match=words):
         run(small_study(tmp_path / "out", **changes), pool=Here())
     assert not (tmp_path / "out" / "study.db").exists()
+
+
+def test_bf16_products_train_and_are_other_trials(tmp_path):
+    exact = run(small_study(tmp_path), pool=Here())
+    short = Here()
+    rounded = run(small_study(tmp_path, precision="bf16"), pool=short)
+    assert short.trials == len(rounded.trials)
+    for one, other in zip(exact.trials, rounded.trials, strict=True):
+        assert one.key != other.key
+        assert not np.array_equal(one.train_loss, other.train_loss)
+        np.testing.assert_allclose(one.train_loss, other.train_loss, rtol=0.05)
 
 
 def test_missing_data_says_how_to_get_it(tmp_path):

@@ -102,6 +102,7 @@ def test_a_wrong_value_is_named(changes, words):
         ({"sedes": 3}, "seeds"),
         ({"design": "full_factorail"}, "full_factorial"),
         ({"device": "cud"}, "cuda"),
+        ({"precision": "bf61"}, "bf16"),
         ({"recipe": {"rat": 1}}, "rate"),
     ],
 )

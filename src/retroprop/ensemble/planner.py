@@ -5,7 +5,7 @@ the same study is packed alike, and hence rounded alike, every time.
 """
 
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,9 +24,12 @@ _MOST_MEMBERS_CUDA = 256
 COPIES = 12
 # Numbers that a step holds for each activation of a case: the value, its gradient and what is kept between.
 ACTIVATION_COPIES = 6
-# Seconds that compiling must save before it is worth its own cost.
+# On a CPU an eager stack of larger networks is slower than the plain loop, and so is one that convolves.
+_EAGER_WEIGHTS = 80_000
+# Seconds that compiling must save before it is worth its own cost; of small networks, and of larger ones.
 _WORTH_COMPILING = 60.0
 _SAVED_PER_STEP = 0.0008
+_SAVED_PER_STEP_LARGE = 0.0002
 # Seconds of one step of one compiled member for each million weights, and at least.
 _STEP_PER_MILLION = 0.004
 _STEP_LEAST = 0.0002
@@ -105,16 +108,26 @@ def plan(items: Sequence[Item], *, memory: float, compiler: bool, device: str = 
     for _, found in groupby(ordered, key=lambda item: item.program):
         packed += _packed(list(found), memory, device)
     # One compiled step serves all groups of one make, and has to be worth its while over all of them.
-    work: Counter[object] = Counter()
+    saved: defaultdict[object, float] = defaultdict(float)
     for members in packed:
-        work[_make(members)] += sum(item.steps for item in members)
+        each = _SAVED_PER_STEP if members[0].weights <= _EAGER_WEIGHTS else _SAVED_PER_STEP_LARGE
+        saved[_make(members)] += sum(item.steps for item in members) * each
     groups = []
     for members in packed:
-        worth = work[_make(members)] * _SAVED_PER_STEP > _WORTH_COMPILING
-        fit = compiler and all(item.compilable for item in members)
-        way: Way = "alone" if members[0].alone else "compiled" if fit and worth else "eager"
-        groups.append(Group(tuple(item.key for item in members), way))
+        way = _way(members, compiler and saved[_make(members)] > _WORTH_COMPILING, device)
+        parts = [[item] for item in members] if way == "alone" else [members]
+        groups += [Group(tuple(item.key for item in part), way) for part in parts]
     return _interleaved(groups)
+
+
+def _way(members: Sequence[Item], compiling: bool, device: str) -> Way:
+    first = members[0]
+    if first.alone or (device == "cpu" and first.spatial):
+        return "alone"
+    if compiling and all(item.compilable for item in members):
+        return "compiled"
+    large = max(item.weights for item in members) > _EAGER_WEIGHTS
+    return "alone" if device == "cpu" and large else "eager"
 
 
 def _packed(own: Sequence[Item], memory: float, device: str) -> list[list[Item]]:

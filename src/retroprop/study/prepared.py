@@ -95,6 +95,10 @@ def prepare(study: Study) -> Prepared:
     """
     data = checked_data(study)
     device = chosen_device(study.device)
+    if study.precision == "tf32" and device != "cuda":
+        raise RetropropError(
+            "precision=tf32 was given, and only CUDA devices have it; expected float32 or bf16 on a CPU."
+        )
     workers = 1 if device == "cuda" else cores()
     memory = _memory(study, device)
     costs = arm_costs(study, data)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retroprop.study.results import Results
 
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "tf32", "bf16")
 _RECIPE = {"rate": 0.1, "momentum": 0.9}
 _REFERENCES = (
     {"name": "1986 recipe, this depth"},
@@ -46,6 +47,7 @@ class Study:
         batch: images a step; null takes the whole set, one step an epoch.
         memory: GiB that training may use in all; null takes what is free, less a margin.
         device: auto, cpu or cuda.
+        precision: of matrix products: float32; tf32, on CUDA devices that have it; bf16, by autocast.
         out: folder of everything the study writes.
         data_root: folder that holds MNIST/ and friends.
 
@@ -68,6 +70,7 @@ class Study:
     batch: int | None = 64
     memory: float | None = None
     device: str = "auto"
+    precision: str = "float32"
     out: str | None = None
     data_root: str | None = None
 
@@ -79,6 +82,8 @@ class Study:
             raise UnknownName("design", self.design, DESIGNS)
         if self.device not in DEVICES:
             raise UnknownName("device", self.device, DEVICES)
+        if self.precision not in PRECISIONS:
+            raise UnknownName("precision", self.precision, PRECISIONS)
         for key in ("held", "factors", "references"):
             if not isinstance(getattr(self, key), (list, tuple)):
                 raise RetropropError(
@@ -249,7 +254,7 @@ def _shortened(network: str, kept: Any, name: str) -> str:
 
 
 def _check_text(study: Study) -> None:
-    for key in ("name", "data", "network", "design", "device"):
+    for key in ("name", "data", "network", "design", "device", "precision"):
         if not isinstance(getattr(study, key), str) or not getattr(study, key):
             raise RetropropError(f"{key}={getattr(study, key)!r} was given; expected text.")
     if any(mark in study.name for mark in "/\\") or study.name.startswith("."):

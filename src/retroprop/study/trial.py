@@ -58,6 +58,7 @@ def make_trial(study: Study, arm: int, role: Role, seed: int, multiplier: float)
         "epochs": study.epochs,
         "batch": study.batch,
         "dtype": "float32",
+        "precision": study.precision,
     }
     text = json.dumps(settings, sort_keys=True)
     key = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -79,7 +79,7 @@ def train(engine: Engine, job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         engine: kept from group to group.
-        job: settings of every trial, data_root, device, way, precision; optionally checkpoint, a file,
+        job: settings of every trial, data_root, device, way; optionally checkpoint, a file,
             and halved, for a group that may be too large for this machine.
 
     Returns:
@@ -92,7 +92,7 @@ def train(engine: Engine, job: dict[str, Any]) -> dict[str, Any]:
         seed: _seed_data(first["data"], job["data_root"], seed, first["dtype"], job["device"])
         for seed in seeds
     }
-    schedule = Schedule(first["epochs"], first["batch"], first.get("precision", "float32"))
+    schedule = Schedule(first["epochs"], first["batch"], first["precision"])
     test = not first["seed"].startswith("tuning")
     recipes = [recipe_of(one) for one in settings]
     checkpoint = _checkpoint(job)
