@@ -1,90 +1,183 @@
-"""How much faster a group trains than its trials one by one, in one run, one thread each.
+"""How much faster a group trains than its trials one by one, side by side, one thread each.
 
-`python -m benchmarks.engine_vs_loop` takes the 32 arms of the default study. One side is a group of them as
-the study runs it, compiled; the other is a hand-written PyTorch loop (autograd and torch.optim.SGD) over
-the same networks, one after another. Both are warmed up, and rounds alternate.
+`python -m benchmarks.engine_vs_loop` takes the 32 arms of the default study at one rate and seed. One side is
+a group of them as the study runs it, compiled; the others train the same networks one after another: a
+hand-written PyTorch loop (autograd and torch.optim.SGD), and Lightning with everything it shows or saves
+switched off. Lightning on such small networks measures mostly its own loop and the DataLoader. Then the same
+with two processes a side. All sides look at the validation images after every epoch; what is compared is the
+time of an epoch in the middle of a training, without compiling and setting up.
 """
 
-import json
-import platform
-import statistics
+import logging
+import subprocess
+import sys
 import time
-from datetime import UTC, datetime
-from pathlib import Path
+import warnings
+from typing import Any
 
+import lightning
 import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import readme
+from benchmarks.measuring import one_thread, ratios, side_by_side, write
 from retroprop.data.sources import load
 from retroprop.ensemble.engine import Engine
 from retroprop.ensemble.loop import own_copy
+from retroprop.ensemble.training import Training
 from retroprop.ensemble.trial_data import Schedule, SeedData
+from retroprop.fix import Recipe
 from retroprop.study.study import Study
 from retroprop.study.trial import make_trial, recipe_of, standing
 
-RESULT = Path(__file__).with_suffix(".json")
 ROUNDS = 3
-EPOCHS = 10
+# Epochs of one measurement, on either side.
+EPOCHS = 4
 
 
-def plain_loop(network: torch.nn.Module, data: SeedData, schedule: Schedule, rate: float) -> None:
-    """The loop that anyone would write."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9)
-    labels = data.train_t.argmax(1)
-    for epoch in range(schedule.epochs):
-        network.train()
-        for index in data.order(schedule, epoch):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(network(data.train_x[index]), labels[index]).backward()
-            optimizer.step()
-        network.eval()
-        with torch.no_grad():
-            (network(data.validation_x).argmax(1) == data.validation_t.argmax(1)).float().mean()
+def arms() -> tuple[list[Recipe], SeedData]:
+    """The arms of the default study at one seed, as they stand in a group."""
+    study = Study()
+    found = [i for i, arm in enumerate(study.arms) if not arm.reference]
+    trials = sorted((make_trial(study, i, "tuning", 0, 1.0) for i in found), key=standing)
+    seed = trials[0].settings["seed"]
+    data = SeedData.of(load(study.data), seed, torch.float32, torch.device("cpu"))
+    return [recipe_of(trial.settings) for trial in trials], data
+
+
+def group(recipes: list[Recipe], data: SeedData) -> tuple[Training, float]:
+    """The arms as one compiled program, warmed up, and the seconds that compiling took."""
+    training, result = Engine().start(
+        recipes, [data.seed] * len(recipes), {data.seed: data}, Schedule(10_000, 64), compiled=True
+    )
+    assert result.compiled, result.notes
+    training.run_epoch()
+    return training, result.compile_seconds
+
+
+def engine_epochs(training: Training) -> float:
+    """Seconds an epoch of all members."""
+    started = time.perf_counter()
+    for _ in range(EPOCHS):
+        training.run_epoch()
+    return (time.perf_counter() - started) / EPOCHS
+
+
+def loop_epochs(recipes: list[Recipe], data: SeedData) -> float:
+    """Seconds an epoch of all, by the loop that anyone would write."""
+    x, y = data.inputs(data.train).flatten(1), data.outputs(data.train).argmax(1)
+    seen, right = data.inputs(data.validation).flatten(1), data.outputs(data.validation).argmax(1)
+    total = 0.0
+    for recipe in recipes:
+        network = own_copy(recipe).network
+        optimizer = torch.optim.SGD(network.parameters(), lr=recipe.rule.rate, momentum=0.9)
+        started = time.perf_counter()
+        for epoch in range(EPOCHS):
+            network.train()
+            for index in data.order(Schedule(EPOCHS, 64), epoch):
+                optimizer.zero_grad()
+                cross_entropy(network(x[index]), y[index]).backward()
+                optimizer.step()
+            network.eval()
+            with torch.no_grad():
+                (network(seen).argmax(1) == right).float().mean().item()
+        total += time.perf_counter() - started
+    return total / EPOCHS
+
+
+class Plain(lightning.LightningModule):
+    """What a Lightning user would write."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.network, self.rate = own_copy(recipe).network, recipe.rule.rate
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        """The loss of a minibatch."""
+        x, y = batch
+        return cross_entropy(self.network(x), y)
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """The accuracy of a minibatch."""
+        x, y = batch
+        self.log("accuracy", (self.network(x).argmax(1) == y).float().mean())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """As in the other loop."""
+        return torch.optim.SGD(self.parameters(), lr=self.rate, momentum=0.9)
+
+
+def lightning_epochs(recipes: list[Recipe], data: SeedData) -> float:
+    """Seconds an epoch of all, by one Trainer after another; two lengths tell set-up from epochs."""
+    train = TensorDataset(data.inputs(data.train).flatten(1), data.outputs(data.train).argmax(1))
+    seen = TensorDataset(data.inputs(data.validation).flatten(1), data.outputs(data.validation).argmax(1))
+
+    def fit(recipe: Recipe, epochs: int) -> float:
+        trainer = lightning.Trainer(
+            max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+        model = Plain(recipe)
+        loaders = (
+            DataLoader(train, batch_size=64, shuffle=True, drop_last=True),
+            DataLoader(seen, batch_size=285),
+        )
+        started = time.perf_counter()
+        trainer.fit(model, *loaders)
+        return time.perf_counter() - started
+
+    return sum((fit(recipe, 1 + EPOCHS) - fit(recipe, 1)) / EPOCHS for recipe in recipes)
+
+
+def both_cores(side: str) -> float:
+    """Seconds an epoch of two processes that run one side each at the same time, on average."""
+    command = [sys.executable, "-m", "benchmarks.engine_vs_loop", side]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    return sum(float(process.communicate()[0].split()[-1]) for process in processes) / 2
+
+
+def alone(side: str) -> float:
+    """One side, for a process of its own."""
+    recipes, data = arms()
+    if side == "engine":
+        training, _ = group(recipes, data)
+        return sorted(engine_epochs(training) for _ in range(8 * ROUNDS))[4 * ROUNDS]
+    return lightning_epochs(recipes, data)
 
 
 def main() -> None:
     """Measure and write."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    study = Study()
-    arms = [i for i, arm in enumerate(study.arms) if not arm.reference]
-    trials = sorted((make_trial(study, i, "tuning", 0, 1.0) for i in arms), key=standing)
-    recipes = [recipe_of(trial.settings) for trial in trials]
-    seed = trials[0].settings["seed"]
-    data = SeedData.of(load(study.data), seed, torch.float32, torch.device("cpu"))
-    schedule = Schedule(EPOCHS, study.batch)
-    engine = Engine()
-
-    def group() -> float:
-        started = time.perf_counter()
-        result = engine.train(
-            recipes, [seed] * len(recipes), {seed: data}, schedule, test=False, compiled=True
-        )
-        assert result.compiled, result.notes
-        return time.perf_counter() - started - result.compile_seconds
-
-    def one_by_one() -> float:
-        networks = [own_copy(recipe).network for recipe in recipes]
-        started = time.perf_counter()
-        for recipe, network in zip(recipes, networks, strict=True):
-            plain_loop(network, data, schedule, recipe.rule.rate)
-        return time.perf_counter() - started
-
-    group(), one_by_one()
-    pairs = [(group(), one_by_one()) for _ in range(ROUNDS)]
-    ratios = [alone / together for together, alone in pairs]
+    one_thread()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    if len(sys.argv) > 1:
+        sys.stdout.write(f"{alone(sys.argv[1])}\n")
+        return
+    recipes, data = arms()
+    training, compiling = group(recipes, data)
+    measured = side_by_side(
+        {
+            "engine": lambda: engine_epochs(training),
+            "loop": lambda: loop_epochs(recipes, data),
+            "lightning": lambda: lightning_epochs(recipes, data),
+        },
+        ROUNDS,
+    )
+    found = ratios(measured, "engine")
+    rounds = {name: [round(1000 * s, 1) for s in seconds] for name, seconds in measured.items()}
+    two = {side: both_cores(side) for side in ("engine", "lightning")}
     result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, one thread",
-        "torch": str(torch.__version__),
         "members": len(recipes),
-        "steps": schedule.epochs * data.steps(schedule),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratios": [round(ratio, 2) for ratio in ratios],
+        "steps an epoch": data.steps(Schedule(1, 64)),
+        "loop / engine": found["loop"],
+        "lightning / engine": found["lightning"],
+        "lightning / engine, two processes each": round(two["lightning"] / two["engine"], 2),
+        "milliseconds an epoch, by round": rounds,
+        "compile seconds, apart": round(compiling, 1),
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(__file__, result)
     readme.write()
-    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
