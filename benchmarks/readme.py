@@ -33,7 +33,7 @@ def sections() -> dict[str, str]:
         ),
         "speed": (
             f"The {speed['members']} arms of a seed train as one compiled program, "
-            f"{speed['loop / engine']:.1f} times as fast as a hand-written PyTorch loop trains them one by one, "
+            f"{speed['loop / engine']:.1f} times as fast as a hand-written PyTorch loop does one by one, "
             f"and {speed['lightning / engine']:.1f} times as fast as Lightning does, which on networks this "
             "small measures mostly its loop and loader "
             f"(one thread each, compile time apart, all in one run on {speed['date']}: "

@@ -190,6 +190,7 @@ def test_a_folder_without_a_study(tmp_path):
         ({"network": "64-x-10"}, "positive integers"),
         ({"batch": 5000}, "at most 1152"),
         ({"memory": 1e-6}, "Give more with --memory"),
+        ({"network": "64-60000-60000-10", "memory": 1.0}, "Give more with --memory"),
         ({"device": "cpu", "precision": "tf32"}, "only CUDA devices have it"),
         ({"data": "digit"}, "Did you mean 'digits'"),
         ({"factors": ["residual"]}, "looked for skip sites"),

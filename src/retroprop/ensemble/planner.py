@@ -25,7 +25,7 @@ COPIES = 12
 # Numbers that a step holds for each activation of a case: the value, its gradient and what is kept between.
 ACTIVATION_COPIES = 6
 # On a CPU an eager stack of larger networks is slower than the plain loop, and so is one that convolves.
-_EAGER_WEIGHTS = 80_000
+EAGER_WEIGHTS = 80_000
 # Seconds that compiling must save before it is worth its own cost; of small networks, and of larger ones.
 _WORTH_COMPILING = 60.0
 _SAVED_PER_STEP = 0.0008
@@ -110,7 +110,7 @@ def plan(items: Sequence[Item], *, memory: float, compiler: bool, device: str = 
     # One compiled step serves all groups of one make, and has to be worth its while over all of them.
     saved: defaultdict[object, float] = defaultdict(float)
     for members in packed:
-        each = _SAVED_PER_STEP if members[0].weights <= _EAGER_WEIGHTS else _SAVED_PER_STEP_LARGE
+        each = _SAVED_PER_STEP if members[0].weights <= EAGER_WEIGHTS else _SAVED_PER_STEP_LARGE
         saved[_make(members)] += sum(item.steps for item in members) * each
     groups = []
     for members in packed:
@@ -126,7 +126,7 @@ def _way(members: Sequence[Item], compiling: bool, device: str) -> Way:
         return "alone"
     if compiling and all(item.compilable for item in members):
         return "compiled"
-    large = max(item.weights for item in members) > _EAGER_WEIGHTS
+    large = max(item.weights for item in members) > EAGER_WEIGHTS
     return "alone" if device == "cpu" and large else "eager"
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from retroprop.data.dataset import Dataset
 from retroprop.ensemble.coverage import Together, activations, together
-from retroprop.ensemble.planner import Group, Item, has_compiler, plan
+from retroprop.ensemble.planner import COPIES, EAGER_WEIGHTS, Group, Item, has_compiler, plan
 from retroprop.errors import RetropropError
+from retroprop.networks.mlp import parse_sizes
+from retroprop.networks.named import is_sizes
 from retroprop.study.checks import arm_costs, checked_data, chosen_device, cores, free_memory
 from retroprop.study.study import Study
 from retroprop.study.trial import Trial, make_trial, program_of, recipe_of, standing
@@ -76,11 +79,20 @@ class Prepared:
         """Which arms do not train in the usual way, and why."""
         found: dict[str, list[str]] = {}
         for label, manner in zip(self.labels, self.manners, strict=True):
+            how = ""
             if manner.together.alone:
-                found.setdefault(f"one by one: {manner.together.alone}", []).append(label)
+                how = f"one by one: {manner.together.alone}"
+            elif self.device == "cpu" and manner.spatial:
+                how = "one by one: convolutions gain nothing from company on a CPU"
             elif manner.together.vmapped:
-                names = ", ".join(manner.together.vmapped)
-                found.setdefault(f"through vmap, not compiled: {names} has no stacked twin", []).append(label)
+                how = f"through vmap, not compiled: {', '.join(manner.together.vmapped)} has no stacked twin"
+            elif self.device == "cpu" and manner.weights > EAGER_WEIGHTS:
+                how = (
+                    "together where compiling pays, else one by one: a network of so many weights is slower "
+                    "in company that is not compiled"
+                )
+            if how:
+                found.setdefault(how, []).append(label)
         return [
             f"{len(labels)} arms train {text} ({', '.join(labels[:3])}{', ...' if labels[3:] else ''})"
             for text, labels in found.items()
@@ -101,18 +113,30 @@ def prepare(study: Study) -> Prepared:
         )
     workers = 1 if device == "cuda" else cores()
     memory = _memory(study, device)
+    for arm in study.arms:
+        _check_memory(memory, 4 * COPIES * _least_weights(arm.network))
     costs = arm_costs(study, data)
     steps = study.epochs * (data.sizes[0] // study.batch if study.batch else 1)
     labels = [arm.label for arm in study.arms]
     manners = _manners(study, data)
     prepared = Prepared(device, workers, memory, steps, costs, data.fingerprint(), manners, labels)
-    needed = max(prepared.item(trial).bytes for trial in _one_of_each(study))
+    _check_memory(memory, max(prepared.item(trial).bytes for trial in _one_of_each(study)))
+    return prepared
+
+
+def _check_memory(memory: int, needed: int) -> None:
     if memory < needed:
         raise RetropropError(
             f"{memory / 2**20:.2f} MiB of memory are free or were given; one trial needs about "
             f"{needed / 2**20:.2f} MiB. Give more with --memory, or a smaller network or batch."
         )
-    return prepared
+
+
+def _least_weights(network: str) -> int:
+    """Weights of a network of sizes, before it is built; 0 for one with a name, which is never that large."""
+    if not is_sizes(network):
+        return 0
+    return sum((a + 1) * b for a, b in pairwise(parse_sizes(network)))
 
 
 def _memory(study: Study, device: str) -> int:
