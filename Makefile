@@ -31,7 +31,8 @@ test-all: $(VENV)/.dev
 
 # On a machine with a CUDA device and its own torch: every check that waits for one.
 gpu:
-	PYTHONPATH=src $(PYTHON) -m pytest -m cuda
+	PYTHONPATH=src:. $(PYTHON) -m pytest -m cuda
+	PYTHONPATH=src:. $(PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) dist build

@@ -99,22 +99,24 @@ class Plain(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.rate, momentum=0.9)
 
 
-def lightning_epochs(recipes: list[Recipe], data: SeedData) -> float:
+def lightning_epochs(
+    recipes: list[Recipe], data: SeedData, *, batch: int = 64, epochs: int = EPOCHS, accelerator: str = "cpu"
+) -> float:
     """Seconds an epoch of all, by one Trainer after another; two lengths tell set-up from epochs."""
     train = TensorDataset(data.inputs(data.train).flatten(1), data.outputs(data.train).argmax(1))
 
-    def fit(recipe: Recipe, epochs: int) -> float:
+    def fit(recipe: Recipe, length: int) -> float:
         trainer = lightning.Trainer(
-            max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+            max_epochs=length, accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
         model = Plain(recipe)
-        loader = DataLoader(train, batch_size=64, shuffle=True, drop_last=True)
+        loader = DataLoader(train, batch_size=batch, shuffle=True, drop_last=True)
         started = time.perf_counter()
         trainer.fit(model, loader)
         return time.perf_counter() - started
 
-    return sum((fit(recipe, 1 + EPOCHS) - fit(recipe, 1)) / EPOCHS for recipe in recipes)
+    return sum((fit(recipe, 1 + epochs) - fit(recipe, 1)) / epochs for recipe in recipes)
 
 
 def both_cores(side: str) -> float:

@@ -1,11 +1,11 @@
-"""The README's result sections, written from the result files beside this one."""
+"""The result sections of README and docs/performance.md, written from the result files beside this one."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-README = FOLDER.parent / "README.md"
+PAGES = (FOLDER.parent / "README.md", FOLDER.parent / "docs" / "performance.md")
 
 
 def _result(name: str) -> dict[str, Any]:
@@ -42,15 +42,86 @@ def sections() -> dict[str, str]:
     }
 
 
+def performance() -> dict[str, str]:
+    """Text of the sections about speed and memory, by name."""
+    names = ("engine_vs_loop", "study_sizes", "wide_and_conv", "gpu", "whole_study")
+    speed, sizes, wide, gpu, whole = (_result(name) for name in names)
+    large, by_size = sizes["large study"], sizes["microseconds of a member's step"]
+    seconds = "seconds to find all finished, checks and results included"
+    change = wide["bf16 less float32, points of validation accuracy over the 32 arms"]
+    shown = [f"| {name.replace(': ', ' | ')} | {wide[name]} |" for name in wide if "loop / engine" in name]
+    return {
+        "steady": (
+            f"One member's optimizer step, {speed['members']} arms of the default study as one compiled "
+            "group:\n\n"
+            "| peer, one by one | its time / ours |\n|---|---|\n"
+            f"| hand-written loop (autograd, torch.optim.SGD), one thread each | {speed['loop / engine']} |\n"
+            "| Lightning, bar, logger and checkpoints off, one thread each | "
+            f"{speed['lightning / engine']} |\n"
+            "| Lightning, two processes each | "
+            f"{speed['lightning / engine, two processes each']} |\n\n"
+            f"{_made(speed)}, by `python -m benchmarks.engine_vs_loop`."
+        ),
+        "sizes": (
+            "Time per member and step does not grow with the study: over "
+            f"{', '.join(by_size)} the slowest takes "
+            f"{sizes['slowest / fastest size']} times as long as the fastest. {large['trials']:,} trials of "
+            f"the default network: {large['seconds to plan']} s to plan them, {large[seconds]} s to find "
+            f"them all finished, and {large['most memory of all processes, GiB']} GiB at most in all processes "
+            f"together ({large['most memory of one worker, GiB']} GiB in a worker, most of it torch and its "
+            "compiler). "
+            f"{_made(sizes)}, by `python -m benchmarks.study_sizes`."
+        ),
+        "wide": (
+            "Networks too large for overhead to matter, as the planner trains them, on one thread:\n\n"
+            "| network | peer | its time / ours |\n|---|---|---|\n" + "\n".join(shown) + "\n\n"
+            "With bf16 products the validation accuracy of the default study's arms changes by "
+            f"{change['mean']} points on average (standard deviation {change['standard deviation']}). "
+            f"{_made(wide)}, by `python -m benchmarks.wide_and_conv`."
+        ),
+        "whole": (
+            f"The whole default study, {whole['trials']:,} trials, from the command line to the report, against "
+            "the time that the hand-written loop would take for the training alone on as many processes "
+            "(computed from its step): "
+            f"{whole['loop, computed / whole study, empty cache']} times as fast with an empty compiler cache, "
+            f"{whole['loop, computed / whole study, filled cache']} times with a filled one. "
+            f"{_made(whole)}, by `python -m benchmarks.whole_study`."
+        ),
+        "gpu": _on_gpu(gpu),
+    }
+
+
+def _made(result: dict[str, Any]) -> str:
+    return f"Measured on {result['date']} with {result['machine']}, torch {result['torch']}"
+
+
+def _on_gpu(gpu: dict[str, Any]) -> str:
+    if gpu["status"] == "not measured":
+        return "On a GPU: not measured. `make gpu` measures it where there is one."
+    rows = [
+        f"| {name} | {'; '.join(f'{key} {value}' for key, value in found.items())} |"
+        for name, found in gpu.items()
+        if isinstance(found, dict)
+    ]
+    return "\n".join(["| on a GPU | measured |", "|---|---|", *rows, "", f"{_made(gpu)}, by `make gpu`."])
+
+
 def rendered(text: str) -> str:
-    """The README with its result sections filled in."""
-    for name, found in sections().items():
+    """A page with its result sections filled in."""
+    for name, found in {**sections(), **performance()}.items():
         start = f"<!-- result: {name} -->\n"
+        if start not in text:
+            continue
         before, _, after = text.partition(start)
         text = before + start + found + "\n" + after[after.index("<!-- /result -->") :]
     return text
 
 
 def write() -> None:
-    """Fill the README in."""
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Fill the pages in."""
+    for page in PAGES:
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

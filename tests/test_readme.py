@@ -56,8 +56,10 @@ def test_the_study_file_in_the_readme_can_be_planned():
     assert len([arm for arm in study.arms if not arm.reference]) == 3 * 3 * 2
 
 
-def test_the_results_in_the_readme_are_those_of_the_result_file():
-    assert readme.rendered(README) == README
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_results_on_a_page_are_those_of_the_result_files(page):
+    text = page.read_text(encoding="utf-8")
+    assert readme.rendered(text) == text
     assert (ROOT / "docs" / "effects.svg").exists()
 
 

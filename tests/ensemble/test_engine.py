@@ -212,6 +212,21 @@ def test_a_wrong_batch_is_a_clear_error(batch: int):
             run()
 
 
+def test_bf16_products_in_a_group_are_those_of_each_alone():
+    """To the eight bits that such a product has; float32 parameters, and another result than float32's."""
+    schedule = Schedule(epochs=4, batch=10, precision="bf16")
+    members, data = mixed(), data_of([0, 1], torch.float32)
+    recipes = [recipe(arm, seed, rate, torch.float32) for arm, rate, seed in members]
+    seeds = [seed for *_, seed in members]
+    found = Engine().train(recipes, seeds, data, schedule, test=False, compiled=False).outcomes
+    exact = Engine().train(recipes, seeds, data, Schedule(4, 10), test=False, compiled=False).outcomes
+    for (arm, rate, seed), one, other in zip(members, found, exact, strict=True):
+        alone = train(recipe(arm, seed, rate, torch.float32), data[seed], schedule, test=False)
+        np.testing.assert_allclose(one.train_loss, alone.train_loss, rtol=0.02, err_msg=arm)
+        assert not np.array_equal(one.train_loss, other.train_loss), arm
+        assert all(t.dtype != torch.bfloat16 for t in one.tensors.values()), arm
+
+
 def test_no_epochs_is_a_clear_error():
     with pytest.raises(RetropropError, match="epochs=0"):
         Schedule(epochs=0, batch=10)

@@ -16,6 +16,8 @@ Way = Literal["compiled", "eager", "alone"]
 # On a CPU more members gain nothing, and their weights leave the cache.
 _MOST_MEMBERS = 48
 _CACHE_BYTES = 4 * 2**20
+# So many of one seed are not joined by others: what they share, minibatch and masks, is made once.
+_ENOUGH = 16
 # On a GPU members fill the device; few enough that two seeds of a large design, whose minibatches differ,
 # do not share a group.
 _MOST_MEMBERS_CUDA = 256
@@ -142,7 +144,7 @@ def _packed(own: Sequence[Item], memory: float, device: str) -> list[list[Item]]
         own, key=lambda item: (item.seed, item.replica if seeds[item.seed] > most else 0.0)
     ):
         members = list(block)
-        if packed and len(packed) + len(members) > most:
+        if packed and (len(packed) >= _ENOUGH or len(packed) + len(members) > most):
             groups += _split(packed, most)
             packed = []
         packed += members

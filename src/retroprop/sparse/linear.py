@@ -94,11 +94,15 @@ class KeptProducts(torch.autograd.Function):
         units = kept_indices(gradient, ctx.k, "batch", 1, 2)
         rows = units.expand(-1, -1, weight.shape[2])
         kept = gradient.gather(1, units.expand(-1, -1, gradient.shape[2]))
-        to_x = torch.bmm(weight.gather(1, rows).mT, kept)
-        to_weight = torch.zeros_like(weight).scatter(1, rows, torch.bmm(kept, x.mT))
+        # Under autocast the gradient comes in fewer bits than the tensors that were saved.
+        to_x = torch.bmm(weight.gather(1, rows).mT.to(kept.dtype), kept).to(x.dtype)
+        part = torch.bmm(kept, x.mT.to(kept.dtype)).to(weight.dtype)
+        to_weight = torch.zeros_like(weight).scatter(1, rows, part)
         to_bias = None
         if ctx.biased:
-            to_bias = weight.new_zeros(weight.shape[:2]).scatter(1, units.squeeze(-1), kept.sum(2))
+            to_bias = weight.new_zeros(weight.shape[:2]).scatter(
+                1, units.squeeze(-1), kept.sum(2).to(weight.dtype)
+            )
         return to_x, to_weight, to_bias, None
 
 
