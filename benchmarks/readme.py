@@ -67,9 +67,9 @@ def performance() -> dict[str, str]:
             f"{', '.join(by_size)} the slowest takes "
             f"{sizes['slowest / fastest size']} times as long as the fastest. {large['trials']:,} trials of "
             f"the default network: {large['seconds to plan']} s to plan them, {large[seconds]} s to find "
-            f"them all finished, and {large['most memory of all processes, GiB']} GiB at most in all processes "
-            f"together ({large['most memory of one worker, GiB']} GiB in a worker, most of it torch and its "
-            "compiler). "
+            f"them all finished, and {large['most memory of all processes, GiB']} GiB at most in all "
+            f"processes together ({large['most memory of one worker, GiB']} GiB in a worker, most of it "
+            "torch and its compiler). "
             f"{_made(sizes)}, by `python -m benchmarks.study_sizes`."
         ),
         "wide": (
@@ -80,10 +80,11 @@ def performance() -> dict[str, str]:
             f"{_made(wide)}, by `python -m benchmarks.wide_and_conv`."
         ),
         "whole": (
-            f"The whole default study, {whole['trials']:,} trials, from the command line to the report, against "
-            "the time that the hand-written loop would take for the training alone on as many processes "
-            "(computed from its step): "
-            f"{whole['loop, computed / whole study, empty cache']} times as fast with an empty compiler cache, "
+            f"The whole default study, {whole['trials']:,} trials, from the command line to the report, "
+            "against the time that the hand-written loop would take for the training alone on as many "
+            "processes (computed from its step): "
+            f"{whole['loop, computed / whole study, empty cache']} times as fast with an empty compiler "
+            "cache, "
             f"{whole['loop, computed / whole study, filled cache']} times with a filled one. "
             f"{_made(whole)}, by `python -m benchmarks.whole_study`."
         ),

@@ -1,7 +1,7 @@
 """The whole default study from the command line, first with an empty and then with a filled compiler cache.
 
-`python -m benchmarks.whole_study`: starting, checking, compiling, training, statistics and the
-report are included, on all cores. The peer's time is computed, not run: the hand-written loop's optimizer step, measured
+`python -m benchmarks.whole_study`: starting, checking, compiling, training, statistics and the report are
+included, on all cores. The peer's time is computed, not run: the hand-written loop's optimizer step, measured
 just before on the arms of the study one by one, times the steps of all trials, shared by as many processes.
 """
 
