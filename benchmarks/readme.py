@@ -44,8 +44,8 @@ def sections() -> dict[str, str]:
 
 def performance() -> dict[str, str]:
     """Text of the sections about speed and memory, by name."""
-    names = ("engine_vs_loop", "study_sizes", "wide_and_conv", "gpu", "whole_study")
-    speed, sizes, wide, gpu, whole = (_result(name) for name in names)
+    names = ("engine_vs_loop", "study_sizes", "wide_and_conv", "gpu", "whole_study", "engine_vs_jax")
+    speed, sizes, wide, gpu, whole, jax = (_result(name) for name in names)
     large, by_size = sizes["large study"], sizes["microseconds of a member's step"]
     seconds = "seconds to find all finished, checks and results included"
     change = wide["bf16 less float32, points of validation accuracy over the 32 arms"]
@@ -78,6 +78,13 @@ def performance() -> dict[str, str]:
             "With bf16 products the validation accuracy of the default study's arms changes by "
             f"{change['mean']} points on average (standard deviation {change['standard deviation']}). "
             f"{_made(wide)}, by `python -m benchmarks.wide_and_conv`."
+        ),
+        "jax": (
+            f"Against JAX {jax['jax']} (jitted, vmap over members, scan over steps, one core; from the `bench` "
+            f"extra): the 32 arms {jax['32 arms: JAX / engine']} times as fast; 128 sigmoid networks 64-64-64-10 "
+            f"{jax['128 sigmoid networks: JAX / engine']} times, and these take "
+            f"{jax['128 sigmoid networks: engine / its matrix products alone']} times as long as their matrix "
+            f"products alone. {_made(jax)}, by `python -m benchmarks.engine_vs_jax`."
         ),
         "whole": (
             f"The whole default study, {whole['trials']:,} trials, from the command line to the report, "

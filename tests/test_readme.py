@@ -49,6 +49,18 @@ def test_the_lightning_block_trains_a_step(tmp_path, monkeypatch):
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*number of training batches.*")
+def test_the_ensemble_block_trains(tmp_path, monkeypatch, capsys):
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "readme"}
+    exec(blocks("python")[2], names)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said if line.split()[0] in names["names"]] == names["names"]
+    assert names["network"](torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
 def test_the_study_file_in_the_readme_can_be_planned():
     from retroprop.study.study import Study
 
