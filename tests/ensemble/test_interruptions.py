@@ -82,6 +82,7 @@ def test_a_trial_alone_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Alone, "run_epoch", lambda self: (started.append(self.epoch), plain(self)))
     resumed = alone(Checkpoint(tmp_path / "trial.pt", "a", every=0))
     assert started == [3, 4, 5]
+    assert resumed.resumed == 3
     assert_identical(resumed, alone(), "alone")
 
 

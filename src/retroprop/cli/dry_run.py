@@ -17,8 +17,8 @@ from retroprop.study.study import Study
 from retroprop.study.trial import make_trial, recipe_of
 
 # Time of a member's step as a share of a plain step alone, seen on two cores; a rough guide.
-_SHARES = {"compiled": 0.16, "eager": 0.6, "alone": 1.0}
-_SECONDS_TO_COMPILE = 45.0
+_SHARES = {"compiled": 0.15, "eager": 0.6, "alone": 1.0}
+_SECONDS_TO_COMPILE = 25.0
 
 
 def show_plan(study: Study) -> int:

@@ -239,8 +239,8 @@ def train(
     try:
         with tf32(schedule.precision):
             training = Alone(recipe, data, schedule)
-            run(training, checkpoint)
-            return training.finish(test=test)
+            resumed = run(training, checkpoint)
+            return replace(training.finish(test=test), resumed=resumed)
     finally:
         if flushed:
             torch.set_flush_denormal(False)

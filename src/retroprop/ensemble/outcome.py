@@ -17,6 +17,7 @@ class Outcome:
     steps: updates made; fewer than planned when the trial diverged.
     tensors: final parameters and buffers by name.
     seconds: of training, its share where it ran in a group.
+    resumed: epochs that an interrupted run had done, of a trial alone.
     """
 
     train_loss: np.ndarray
@@ -29,4 +30,5 @@ class Outcome:
     diverged: bool
     steps: int
     seconds: float = 0.0
+    resumed: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)

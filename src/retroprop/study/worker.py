@@ -148,7 +148,7 @@ def _alone(
     for k, (recipe, seed) in enumerate(zip(recipes, seeds, strict=True)):
         own = checkpoint and checkpoint.part(str(k))
         outcomes.append(loop.train(loop.own_copy(recipe), data[seed], schedule, test=test, checkpoint=own))
-    return GroupResult(outcomes, False, 0.0)
+    return GroupResult(outcomes, False, 0.0, resumed=max(outcome.resumed for outcome in outcomes))
 
 
 def _peak_bytes(device: str) -> int:
