@@ -80,11 +80,11 @@ def performance() -> dict[str, str]:
             f"{_made(wide)}, by `python -m benchmarks.wide_and_conv`."
         ),
         "jax": (
-            f"Against JAX {jax['jax']} (jitted, vmap over members, scan over steps, one core; from the `bench` "
-            f"extra): the 32 arms {jax['32 arms: JAX / engine']} times as fast; 128 sigmoid networks 64-64-64-10 "
-            f"{jax['128 sigmoid networks: JAX / engine']} times, and these take "
-            f"{jax['128 sigmoid networks: engine / its matrix products alone']} times as long as their matrix "
-            f"products alone. {_made(jax)}, by `python -m benchmarks.engine_vs_jax`."
+            f"JAX {jax['jax']} (jitted, vmap over members, scan over steps, one core; from the `bench` extra) "
+            f"takes {jax['32 arms: JAX / engine']} times our time for the 32 arms, and "
+            f"{jax['128 sigmoid networks: JAX / engine']} times for 128 sigmoid networks 64-64-64-10. Ours for "
+            f"these is {jax['128 sigmoid networks: engine / its matrix products alone']} times that of their "
+            f"matrix products alone. {_made(jax)}, by `python -m benchmarks.engine_vs_jax`."
         ),
         "whole": (
             f"The whole default study, {whole['trials']:,} trials, from the command line to the report, "
