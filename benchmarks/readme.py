@@ -83,8 +83,8 @@ def performance() -> dict[str, str]:
             f"JAX {jax['jax']} (jitted vmap over members and scan over steps, one core; `bench` extra) "
             f"takes {jax['32 arms: JAX / engine']} times our time for the 32 arms, and "
             f"{jax['128 sigmoid networks: JAX / engine']} times for 128 sigmoid networks 64-64-64-10. Ours "
-            f"for these is {jax['128 sigmoid networks: engine / its matrix products alone']} times that of their "
-            f"matrix products alone. {_made(jax)}, by `python -m benchmarks.engine_vs_jax`."
+            f"for these is {jax['128 sigmoid networks: engine / its matrix products alone']} times that of "
+            f"their matrix products alone. {_made(jax)}, by `python -m benchmarks.engine_vs_jax`."
         ),
         "whole": (
             f"The whole default study, {whole['trials']:,} trials, from the command line to the report, "
