@@ -8,6 +8,7 @@ from retroprop.networks.convnet import LeNet
 from retroprop.study import trial
 from retroprop.study.checks import arm_costs, checked_data, step_flops
 from retroprop.study.runner import run
+from retroprop.study.study import Study
 from retroprop.study.trial import make_trial, recipe_of
 from tests.study.small import Here, small_study
 
@@ -67,3 +68,8 @@ def test_a_study_of_a_conv_net_runs(tmp_path):
     assert len(results.trials) == 2 * len(study.arms)
     assert not any(one.error for one in results.trials)
     assert all("hidden.0.linear.weight" in one.gradient_first for one in results.trials)
+
+
+def test_a_network_with_a_name_has_one_depth_among_the_default_references():
+    assert [arm.label for arm in Study(network="lenet").arms if arm.reference] == ["1986 recipe, this depth"]
+    assert len([arm for arm in Study().arms if arm.reference]) == 2

@@ -39,8 +39,9 @@ def show_plan(study: Study) -> int:
     )
     sizes = Counter((len(group.keys), group.way) for group in groups)
     for (size, way), count in sorted(sizes.items(), reverse=True):
-        groups_of = "trials one by one" if way == "alone" else f"members as one program, {way}"
-        console.print(f"  {count} groups of {size} {groups_of}, {prepared.steps} steps each")
+        together = f"{count} groups of {size} members as one program, {way}"
+        how = f"{count} trials one by one" if way == "alone" else together
+        console.print(f"  {how}, {prepared.steps} steps each")
     for text in prepared.notes:
         console.print(f"  {text}", soft_wrap=True, markup=False)
     minutes = _estimate(study, prepared, groups) / 60

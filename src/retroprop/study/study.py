@@ -84,6 +84,9 @@ class Study:
             raise UnknownName("device", self.device, DEVICES)
         if self.precision not in PRECISIONS:
             raise UnknownName("precision", self.precision, PRECISIONS)
+        if self.references == list(_REFERENCES) and self.network[:1].isalpha():
+            # A network with a name has one depth, so the default's shorter one is left out.
+            object.__setattr__(self, "references", [dict(_REFERENCES[0])])
         for key in ("held", "factors", "references"):
             if not isinstance(getattr(self, key), (list, tuple)):
                 raise RetropropError(
