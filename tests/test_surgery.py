@@ -15,7 +15,7 @@ from retroprop.fix import Fix, ModelFix, Recipe, apply
 from retroprop.fixes.dropout import KeyedDropout
 from retroprop.fixes.residual import Add
 from retroprop.networks.mlp import MLP
-from retroprop.sparse.linear import SparseLinear
+from retroprop.sparse import SparseLinear
 from retroprop.surgery import Surgeon
 from retroprop.tracing import traced_layers
 from tests import zoo

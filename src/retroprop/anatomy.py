@@ -15,9 +15,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from retroprop.networks.keyed import Keyed
 from retroprop.networks.layer import Layered
 from retroprop.stacking.dispatch import register_container
+from retroprop.stacking.keyed import Keyed
 
 Role = Literal["linear", "norm", "activation", "dropout", "skip"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -13,9 +13,9 @@ from retroprop.ensemble.training import step_inputs
 from retroprop.ensemble.trial_data import Schedule, SeedData
 from retroprop.errors import NoTwin
 from retroprop.fixes.dropout import KeyedDropout
-from retroprop.networks.keyed import Keyed
 from retroprop.optim.rule_1986 import Rule1986
 from retroprop.stacking.dispatch import stack
+from retroprop.stacking.keyed import Keyed
 from retroprop.stacking.twins import share_elementwise
 
 SCHEDULE = Schedule(3, 64)

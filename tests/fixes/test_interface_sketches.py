@@ -17,11 +17,11 @@ from retroprop.ensemble.loop import Loop
 from retroprop.ensemble.trial_data import Schedule, SeedData
 from retroprop.errors import Conflict, RetropropError
 from retroprop.fix import Fix, ModelFix, Paper, Recipe, Stage, apply
-from retroprop.networks.keyed import Keyed
 from retroprop.networks.layer import Add
 from retroprop.networks.mlp import MLP
 from retroprop.optim.rule import Gradient, Hyper, Rule, State, Tensors
 from retroprop.stacking.dispatch import Twin, twin
+from retroprop.stacking.keyed import Keyed
 from retroprop.stacking.twins import StackedLinear
 from retroprop.surgery import Site, Surgeon
 from retroprop.testing import LAWS

@@ -8,7 +8,7 @@ from retroprop import fixes
 from retroprop.errors import RetropropError
 from retroprop.fix import apply
 from retroprop.networks.mlp import MLP
-from retroprop.sparse.linear import SparseLinear
+from retroprop.sparse import Rule, SparseLinear
 
 CASES, INPUTS, UNITS = 6, 5, 8
 
@@ -27,7 +27,7 @@ def reference(x: Tensor, weight: Tensor, slope: Tensor, k: int, per: str) -> tup
 @pytest.mark.parametrize("keep", [1, 3, 0.5, 1.0])
 def test_gradients_are_those_of_the_masked_reference(keep: float, per: str):
     dense = nn.Linear(INPUTS, UNITS).double()
-    sparse = SparseLinear.like(dense, keep=keep, per=per)
+    sparse = SparseLinear.like(dense, Rule(keep, per))
     x = torch.randn(CASES, INPUTS, dtype=torch.float64, requires_grad=True)
     slope = torch.randn(CASES, UNITS, dtype=torch.float64)
     y = sparse(x)
@@ -61,7 +61,7 @@ def test_tokens_count_as_cases():
 
 def test_hidden_layers_are_sparse_and_the_output_is_dense():
     network = apply(MLP("12-10-8-4"), fixes.SparseBackprop(keep=0.25)).network
-    assert [layer.linear.k for layer in network.hidden] == [2, 2]
+    assert [layer.linear.rule.k(layer.linear.units) for layer in network.hidden] == [2, 2]
     assert type(network.output.linear) is nn.Linear
 
 
@@ -69,5 +69,19 @@ def test_hidden_layers_are_sparse_and_the_output_is_dense():
 def test_a_share_out_of_range_is_refused(keep: float):
     with pytest.raises(RetropropError, match="expected a share 0 < keep <= 1"):
         fixes.SparseBackprop(keep=keep)
-    with pytest.raises(RetropropError, match="expected 'batch' or 'example'"):
-        fixes.SparseBackprop(per="row")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"per": "row"}, "sparse_backprop: .*Known: batch, example"),
+        ({"select": "biggest"}, "sparse_backprop: .*magnitude"),
+        ({"schedule": "alternating"}, "Did you mean 'alternate'"),
+        ({"dense_epochs": 0}, "dense_epochs=0 was given"),
+        ({"layers": "hidden.0"}, "expected NAME = KEEP"),
+        ({"layers": "hidden.0 = 1.5"}, "keep=1.5 was given"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, object], words: str):
+    with pytest.raises(RetropropError, match=words):
+        fixes.SparseBackprop(**settings)

@@ -19,11 +19,9 @@ SHAPE = (1, 8, 8)
 # Fixes that find nothing to change, and what their message names.
 REFUSED = {
     ("lenet", "residual"): "skip sites",
-    ("plain20", "sparse_backprop"): "linear sites",
     ("resnet20", "relu"): "activation sites",
     ("resnet20", "batch_norm"): "norm sites",
     ("resnet20", "residual"): "skip sites",
-    ("resnet20", "sparse_backprop"): "linear sites",
 }
 
 

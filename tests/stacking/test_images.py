@@ -177,7 +177,7 @@ def test_grouped_is_one_by_one(members: int, kernel: int, stride: int, padding: 
     assert isinstance(stacked, StackedConv2d)
     for shared in (True, False):
         x = torch.randn(1 if shared else members, 3, 4, 7, 5, dtype=torch.float64)
-        assert_same(stacked.grouped(x), stacked.one_by_one(x), f"shared={shared}")
+        assert_same(stacked.grouped(x, stacked.bias), stacked.one_by_one(x), f"shared={shared}")
 
 
 def test_a_nan_in_one_member_changes_no_bit_of_another():

@@ -12,7 +12,7 @@ from retroprop.fixes.dropout import KeyedDropout
 from retroprop.fixes.residual import Add
 from retroprop.networks.layer import HiddenLayer, NoSkip
 from retroprop.networks.mlp import MLP
-from retroprop.sparse.linear import SparseLinear
+from retroprop.sparse import SparseLinear
 from retroprop.stacking.dispatch import Choice, member_tensors, members_of, original_name, stack
 from retroprop.stacking.twins import SameForAll, StackedLinear
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from retroprop.errors import NoTwin
 from retroprop.fixes.dropout import KeyedDropout
-from retroprop.sparse.selection import keep_largest
+from retroprop.sparse import linear
 from retroprop.stacking.dispatch import Choice, stack
 from retroprop.stacking.vmapped import Vmapped, vmapped_types
 from tests.stacking.test_images import check
@@ -42,14 +42,14 @@ class Scaled(nn.Module):
 
 
 class Sparse(nn.Module):
-    """A custom autograd function inside."""
+    """A registered operator inside, behind a custom autograd function."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(6, 6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return keep_largest(self.linear(x), 2, "batch")
+        return linear(x, self.linear.weight, self.linear.bias, keep=2)
 
 
 class Attention(nn.Module):
@@ -81,7 +81,7 @@ MODULES: dict[str, tuple[Make, tuple[int, ...]]] = {
     "subclass with parameters": (lambda: Doubled(6, 5), (6,)),
     "subclass without": (Softer, (6,)),
     "container with tensors": (Scaled, (6,)),
-    "custom autograd function": (Sparse, (6,)),
+    "sparse operator": (Sparse, (6,)),
     "attention on tokens": (Attention, (3, 4)),
     "convolutional block": (ConvBlock, (3, 5, 5)),
     "beside a twin": (lambda: nn.Sequential(nn.Linear(6, 6), nn.GLU(), nn.Linear(3, 2)), (6,)),

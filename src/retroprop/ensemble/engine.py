@@ -15,7 +15,7 @@ from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.precision import tf32
 from retroprop.ensemble.program import Program
 from retroprop.ensemble.replay import Replay
-from retroprop.ensemble.training import Training
+from retroprop.ensemble.training import Step, Stepper, TakeStep, Training
 from retroprop.ensemble.trial_data import Schedule, SeedData
 from retroprop.errors import RetropropError
 from retroprop.fix import Recipe
@@ -130,14 +130,24 @@ class Engine:
         one = data[seeds[0]]
         program = Program([_typed(recipe, one) for recipe in recipes], one.device, schedule.precision)
         minibatches = Minibatches(recipes, seeds, data, schedule, program.noisy)
-        if compiled:
-            found = self.compiler.find(program, minibatches)
-            result = GroupResult([], found.compiled, found.seconds, list(found.notes))
-            training = Training(program, minibatches, found.step, found.evaluate)
-        else:
-            training, result = Training(program, minibatches), GroupResult([], False, 0.0)
-        if one.device.type == "cuda":
-            training.stepper = Replay(training.take_step, result.notes)
+        result = GroupResult([], compiled, 0.0)
+
+        def prepare(now: Program) -> tuple[Step, Step]:
+            found = self.compiler.find(now, minibatches)
+            result.compiled = result.compiled and found.compiled
+            result.compile_seconds += found.seconds
+            result.notes += [note for note in found.notes if note not in result.notes]
+            return found.step, found.evaluate
+
+        def recorder(take_step: TakeStep) -> Stepper:
+            return Replay(take_step, result.notes)
+
+        training = Training(
+            program,
+            minibatches,
+            prepare if compiled else None,
+            recorder if one.device.type == "cuda" else None,
+        )
         return training, result
 
     def train_halves(

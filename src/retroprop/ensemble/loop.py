@@ -25,6 +25,7 @@ from retroprop.ensemble.trial_data import (
 )
 from retroprop.fix import Recipe
 from retroprop.optim.rule import Hyper, Tensors
+from retroprop.sparse.schedule import begin_epoch
 
 
 class Loop:
@@ -49,7 +50,8 @@ class Loop:
         self.diverged = False
 
     def minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensors]]:
-        """Inputs, targets and noise by path of every step of an epoch."""
+        """Inputs, targets and noise by path of every step of an epoch, which begins for sparse layers too."""
+        begin_epoch(self.network, epoch)
         order = self.data.order(self.schedule, epoch)
         changes = augmentation_noise(self.recipe.augment, self.data, epoch, order)
         for steps in chunks(order):

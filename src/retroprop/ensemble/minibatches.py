@@ -20,6 +20,7 @@ from retroprop.fix import Recipe
 from retroprop.optim.rule import Tensors
 from retroprop.randomness import Seed
 from retroprop.stacking.dispatch import Members, laid_out
+from retroprop.stacking.keyed import Draw
 
 
 def by_member(values: Sequence[Tensor], place_of: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ class Minibatches:
         recipes, seeds: one a member.
         data: of every seed, on one device.
         schedule: epochs and minibatches.
-        noisy: path and members of everything in the stack that takes noise, by name.
+        noisy: path, draw and members of everything in the stack that takes noise, by name.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Minibatches:
         seeds: Sequence[Seed],
         data: Mapping[Seed, SeedData],
         schedule: Schedule,
-        noisy: Mapping[str, tuple[str, Members]],
+        noisy: Mapping[str, tuple[str, Draw, Members]],
     ) -> None:
         self.schedule, self.noisy = schedule, noisy
         self.data = [data[seed] for seed in dict.fromkeys(seeds)]
@@ -66,10 +67,12 @@ class Minibatches:
         self.variant_of = torch.tensor(found, device=self.device)
         self.places = {
             name: self.seed_of[torch.tensor(members, device=self.device)]
-            for name, (_, members) in noisy.items()
+            for name, (_, _, members) in noisy.items()
         }
         self.keyed = {
-            path: module for recipe in recipes for path, module in keyed_modules(recipe.network).items()
+            (path, module.draw): module
+            for recipe in recipes
+            for path, module in keyed_modules(recipe.network).items()
         }
 
     @property
@@ -90,11 +93,11 @@ class Minibatches:
         }
         for first, last in chunks(orders[0]):
             drawn = {
-                f"noise {path}": torch.stack(
+                f"noise {path} {draw}": torch.stack(
                     [noise(module, path, one, epoch, (first, last), order.shape[2]) for one in self.data],
                     dim=1,
                 )
-                for path, module in self.keyed.items()
+                for (path, draw), module in self.keyed.items()
             }
             for i in range(first, last):
                 yield {
@@ -116,8 +119,8 @@ class Minibatches:
         ]
         x, t = (by_member(values, self.variant_of) for values in zip(*pairs, strict=True))
         masks = {
-            name: by_member(list(drawn[f"noise {path}"]), self.places[name])
-            for name, (path, _) in self.noisy.items()
+            name: by_member(list(drawn[f"noise {path} {draw}"]), self.places[name])
+            for name, (path, draw, _) in self.noisy.items()
         }
         return x, t, masks
 

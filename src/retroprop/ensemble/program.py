@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from retroprop.ensemble.precision import Precision, products_in
@@ -13,7 +13,12 @@ from retroprop.ensemble.trial_data import keyed_modules
 from retroprop.errors import NoTwin, RetropropError
 from retroprop.fix import Recipe
 from retroprop.optim.rule import Hyper, State, Tensors
+from retroprop.sparse.schedule import begin_epoch, phase
 from retroprop.stacking.dispatch import Members, members_of, original_name, same_make, stack
+from retroprop.stacking.keyed import Draw
+
+# The path of a module that takes noise, what it draws, and its members.
+Noisy = tuple[str, Draw, Members]
 
 
 @dataclass
@@ -73,12 +78,8 @@ class Program:
         self.evaluator = copy.deepcopy(self.network).eval()
         carried = set(self.network.state_dict())
         self.owners = {name: members for name, members in members_of(self.network).items() if name in carried}
-        keyed = _streams(recipes)
-        self.noisy: dict[str, tuple[str, Members]] = {
-            f"{path}.noise": (original_name(path), module.members)
-            for path, module in self.network.named_modules()
-            if original_name(path) in keyed and "noise" in module._buffers
-        }
+        self.noisy = _noisy(self.network, recipes)
+        self._phases: dict[tuple[bool, ...], Program] = {}
         self.hyper = self._hyper(recipes)
         some = {members for members in self.owners.values() if len(members) < self.size}
         self._places = {members: torch.tensor(members, device=self.device) for members in some}
@@ -87,6 +88,18 @@ class Program:
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.network.parameters()).device
+
+    def at(self, epoch: int) -> "Program":
+        """The program of an epoch: itself, unless its sparse layers follow a schedule."""
+        now = phase(self.network, epoch)
+        if not now:
+            return self
+        if now not in self._phases:
+            other = copy.copy(self)
+            other.network = copy.deepcopy(self.network)
+            begin_epoch(other.network, epoch)
+            self._phases[now] = other
+        return self._phases[now]
 
     def _hyper(self, recipes: Sequence[Recipe]) -> Hyper:
         hyper: Hyper = {field: {} for field in self.rule.hyper()}
@@ -208,16 +221,21 @@ class Program:
             return functional_call(self.evaluator, {**used, **buffers}, (x,))
 
 
-def _streams(recipes: Sequence[Recipe]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Stream and shape of the noise at every path that needs some.
+def _noisy(network: nn.Module, recipes: Sequence[Recipe]) -> dict[str, Noisy]:
+    """Everything in a stack that takes noise, by the name of what holds it.
 
     Raises:
-        NoTwin: when members need different noise at one place.
+        NoTwin: when members of one module need different noise.
     """
-    streams: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for recipe in recipes:
-        for path, module in keyed_modules(recipe.network).items():
-            own = (module.stream, module.shape)
-            if streams.setdefault(path, own) != own:
-                raise NoTwin(f"Networks whose random numbers at {path!r} differ in stream or shape.")
-    return streams
+    keyed = [keyed_modules(recipe.network) for recipe in recipes]
+    found: dict[str, Noisy] = {}
+    for name, module in network.named_modules():
+        if "noise" not in module._buffers or "members" not in vars(module):
+            continue
+        path, members = original_name(name), module.members
+        draws = {keyed[k][path].draw for k in members if path in keyed[k]}
+        if len(draws) > 1:
+            raise NoTwin(f"Networks whose random numbers at {path!r} differ in stream or shape.")
+        if draws:
+            found[f"{name}.noise"] = (path, draws.pop(), members)
+    return found

@@ -1,15 +1,15 @@
 """Steps of a group as a CUDA graph: launched as one, fed through tensors that stay where they are."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from retroprop.ensemble.program import Carried
+from retroprop.ensemble.training import TakeStep
 from retroprop.optim.rule import Tensors
 
-TakeStep = Callable[[Carried, Tensors], tuple[Carried, Tensor]]
 # Steps of one launch. More gain little: a launch costs some microseconds, a step some hundred.
 STEPS = 8
 

@@ -17,6 +17,7 @@ from retroprop.stacking.dispatch import member_tensors
 Step = Callable[..., Any]
 # Steps from a state: what follows them, and their losses (step, member).
 Stepper = Callable[[Carried, Sequence[Tensors]], tuple[Carried, Tensor]]
+TakeStep = Callable[[Carried, Tensors], tuple[Carried, Tensor]]
 
 
 class Training:
@@ -25,8 +26,8 @@ class Training:
     Args:
         program: of the group.
         minibatches: what it is fed.
-        step, evaluate: those of the program, or faster functions that do the same.
-        stepper: takes several steps at once; by default one after another.
+        prepare: gives `step` and `evaluate` of a program, or faster functions that do the same.
+        recorder: gives, from `take_step`, what takes several steps at once; by default one after another.
 
     Attributes:
         epoch: epochs done.
@@ -37,19 +38,26 @@ class Training:
         self,
         program: Program,
         minibatches: Minibatches,
-        step: Step | None = None,
-        evaluate: Step | None = None,
-        stepper: Stepper | None = None,
+        prepare: Callable[[Program], tuple[Step, Step]] | None = None,
+        recorder: Callable[[TakeStep], Stepper] | None = None,
     ) -> None:
         self.program, self.minibatches = program, minibatches
-        self.step, self.evaluate = step or program.step, evaluate or program.evaluate
-        self.stepper = stepper or self.one_after_another
+        self.prepare, self.recorder = prepare or (lambda now: (now.step, now.evaluate)), recorder
+        self._ways: dict[Program, tuple[Step, Step, Stepper]] = {}
+        self._enter(program.at(0))
         self.carried = program.start()
         self.epoch = 0
         self.seconds = 0.0
         self.losses: list[Tensor] = []
         self.accuracies: list[Tensor] = []
         self.gradient_first: list[dict[str, float]] = []
+
+    def _enter(self, now: Program) -> None:
+        """Go on with the program of an epoch, which is another one where sparse layers follow a schedule."""
+        if now not in self._ways:
+            stepper = self.recorder(self.take_step) if self.recorder else self.one_after_another
+            self._ways[now] = (*self.prepare(now), stepper)
+        self.now, (self.step, self.evaluate, self.stepper) = now, self._ways[now]
 
     @property
     def device(self) -> torch.device:
@@ -77,12 +85,14 @@ class Training:
 
     def run_epoch(self) -> None:
         """Train for one more epoch, and look at the validation images."""
+        if self.program.at(self.epoch) is not self.now:
+            self._enter(self.program.at(self.epoch))
         started = time.perf_counter()
         draws = self.minibatches.draws(self.epoch)
         if self.epoch == 0:
             first = next(draws)
             batch = self.minibatches.assemble(first)
-            self.gradient_first = self.program.gradient_norms(self.carried, *batch)
+            self.gradient_first = self.now.gradient_norms(self.carried, *batch)
             draws = itertools.chain([first], draws)
         self.carried, losses = self.stepper(self.carried, draws)  # type: ignore[arg-type]
         self.losses.append(losses.mean(0))
@@ -114,7 +124,7 @@ class Training:
         started = time.perf_counter()
         program, carried = self.program, self.carried
         *_, last = self.minibatches.draws(self.epoch - 1)
-        final = program.gradient_norms(carried, *self.minibatches.assemble(last))
+        final = self.now.gradient_norms(carried, *self.minibatches.assemble(last))
         right = self.correct("test").cpu().numpy() if test else None
         train_accuracy = self.correct("train").double().mean(1).tolist()
         # The last update has no loss behind it that could tell.

@@ -14,8 +14,8 @@ from retroprop.augment import Augment
 from retroprop.data.dataset import Dataset, split
 from retroprop.ensemble.precision import PRECISIONS, Precision
 from retroprop.errors import RetropropError, UnknownName
-from retroprop.networks.keyed import Keyed
 from retroprop.randomness import Seed, permutation, uniforms
+from retroprop.stacking.keyed import Keyed
 
 # Steps whose noise is drawn in one go: enough to pay for the call, few enough to stay small.
 STEPS_AT_ONCE = 32
@@ -139,13 +139,17 @@ def minibatch(
 
 def keyed_modules(network: torch.nn.Module) -> dict[str, Keyed]:
     """Modules of a network that need noise, by path."""
-    return {path: module for path, module in network.named_modules() if isinstance(module, Keyed)}
+    return {
+        path: module
+        for path, module in network.named_modules()
+        if isinstance(module, Keyed) and module.shape is not None
+    }
 
 
 def noise(module: Keyed, path: str, data: SeedData, epoch: int, steps: tuple[int, int], cases: int) -> Tensor:
-    """Noise of some steps of an epoch for one module: `(step, case, *shape)` in [0, 1)."""
+    """Noise of some steps of an epoch for one module: `(step, case or 1, *shape)` in [0, 1)."""
     first, last = steps
-    shape = (cases, *module.shape)
+    shape = module.noise_shape(cases)
     numbers = uniforms(
         (last - first, *shape),
         data.seed,

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from retroprop.errors import RetropropError
 from retroprop.fix import ModelFix, Paper, Stage
-from retroprop.networks.keyed import Keyed
 from retroprop.stacking.dispatch import Twin, twin
+from retroprop.stacking.keyed import Keyed
 from retroprop.surgery import Surgeon
 
 

@@ -1,32 +1,51 @@
 """Sparse back-propagation: only the k strongest error signals of a layer go back."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import final
 
 from torch import nn
 
-from retroprop.errors import RetropropError
+from retroprop.errors import NothingMatched, RetropropError
 from retroprop.fix import ModelFix, Paper, Stage
-from retroprop.sparse.linear import SparseLinear
-from retroprop.sparse.selection import Per
+from retroprop.sparse.layers import SparseConv2d, SparseLayer, SparseLinear
+from retroprop.sparse.schedule import Kind, Schedule
+from retroprop.sparse.selection import Per, Rule, Select
 from retroprop.surgery import Site, Surgeon
 
 
 @final
 @dataclass(frozen=True)
 class SparseBackprop(ModelFix):
-    """The backward pass of every hidden linear layer keeps k output units; the output layer is dense.
+    """The backward pass of every hidden linear layer and convolution keeps k output units or channels.
+
+    The forward pass is exact. The output layer is dense.
 
     Args:
         keep: share of a layer's units that is kept, in (0, 1]; an int is their number, so `1` keeps one
             unit and `1.0` keeps all.
         per: "batch" keeps one set of units for the minibatch, "example" one for every case.
+        select: "magnitude", "random", "importance" or "variance"; see `retroprop.sparse.Rule`.
+        schedule: "constant"; "warm_up", dense for the first `dense_epochs`; "alternate", so many dense
+            epochs, then as many sparse ones.
+        dense_epochs: see `schedule`.
+        block: units are kept in blocks of so many neighbours.
+        dense_bias: whether biases get the gradient of all units.
+        skip: names of layers that stay dense, with * for any letters, joined by commas: "layer4.*, fc".
+        layers: another keep for some layers: "layer1.* = 0.5, layer2.* = 0.1"; the first that fits counts.
 
-    Source: Sun, Ren, Ma & Wang 2017, section 2.
+    Source: Sun, Ren, Ma & Wang 2017, section 2; for convolutions Zhong, Huang & Shi 2024.
     """
 
     keep: float = 0.25
     per: Per = "batch"
+    select: Select = "magnitude"
+    schedule: Kind = "constant"
+    dense_epochs: int = 1
+    block: int = 1
+    dense_bias: bool = False
+    skip: str = ""
+    layers: str = ""
 
     name = "sparse_backprop"
     paper = Paper(
@@ -37,27 +56,63 @@ class SparseBackprop(ModelFix):
     )
     stage = Stage.KERNEL
     slot = "backward"
-    edits = "hidden linear layers -> SparseLinear"
+    edits = "hidden linear layers and convolutions -> sparse ones"
     neutral = {"keep": 1.0}  # noqa: RUF012 - typed in Fix
 
     def __post_init__(self) -> None:
-        share = isinstance(self.keep, float) and 0 < self.keep <= 1
-        count = isinstance(self.keep, int) and self.keep >= 1
-        if not (share or count):
-            raise RetropropError(
-                f"sparse_backprop was given keep={self.keep}; expected a share 0 < keep <= 1, or a whole "
-                "number of units of at least 1."
-            )
-        if self.per not in ("batch", "example"):
-            raise RetropropError(
-                f"sparse_backprop was given per={self.per!r}; expected 'batch' or 'example'."
-            )
+        try:
+            self._rule(self.keep)
+            Schedule(self.schedule, self.dense_epochs)
+            for _, keep in self._own():
+                self._rule(keep)
+        except RetropropError as error:
+            error.args = (f"sparse_backprop: {error}",)
+            raise
 
     def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
+        names = [site.name for site in surgeon.sites("linear")]
+        for pattern in [*_listed(self.skip), *(pattern for pattern, _ in self._own())]:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise NothingMatched(
+                    f"sparse_backprop was given the layer name {pattern!r}, which no hidden layer has. "
+                    f"They are: {', '.join(names)}."
+                )
         surgeon.fill("linear", self._sparse)
         return surgeon.network
 
+    def _rule(self, keep: float) -> Rule:
+        return Rule(keep, self.per, self.select, self.block)
+
+    def _own(self) -> list[tuple[str, float]]:
+        """Patterns of `layers`, and what they keep."""
+        found = []
+        for part in _listed(self.layers):
+            pattern, _, text = (one.strip() for one in part.partition("="))
+            try:
+                found.append((pattern, float(text) if "." in text else int(text)))
+            except ValueError:
+                raise RetropropError(
+                    f"layers={part!r} was given; expected NAME = KEEP, such as layer1.* = 0.5."
+                ) from None
+        return found
+
     def _sparse(self, site: Site) -> nn.Module | None:
-        if type(site.module) is not nn.Linear:
+        kinds: dict[type, type[SparseLayer]] = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
+        if (
+            site.module is None
+            or type(site.module) not in kinds
+            or any(fnmatchcase(site.name, one) for one in _listed(self.skip))
+        ):
             return None
-        return SparseLinear.like(site.module, keep=self.keep, per=self.per)
+        keep = next((keep for pattern, keep in self._own() if fnmatchcase(site.name, pattern)), self.keep)
+        return kinds[type(site.module)].like(
+            site.module,
+            self._rule(keep),
+            dense_bias=self.dense_bias,
+            schedule=Schedule(self.schedule, self.dense_epochs),
+            tokens=() if site.channels_first else site.shape[:-1],
+        )
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -37,7 +37,7 @@ class StackedConv2d(Twin):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (member or 1, batch, channel, height, width) -> (member, batch, out, height, width)."""
-        return self.grouped(x) if x.device.type == "cuda" else self.one_by_one(x)
+        return self.grouped(x, self.bias) if x.device.type == "cuda" else self.one_by_one(x)
 
     def one_by_one(self, x: Tensor) -> Tensor:
         """A convolution a member: on a CPU nothing is faster."""
@@ -50,12 +50,12 @@ class StackedConv2d(Twin):
         ]
         return torch.stack(out)
 
-    def grouped(self, x: Tensor) -> Tensor:
+    def grouped(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """All members as the groups of one convolution, which fills a GPU."""
         size, out = self.weight.shape[:2]
         together = x.expand(size, *x.shape[1:]).transpose(0, 1).flatten(1, 2)
-        bias = None if self.bias is None else self.bias.flatten()
-        y = self._convolve(together, self.weight.flatten(0, 1), bias, size * self.groups)
+        biases = None if bias is None else bias.flatten()
+        y = self._convolve(together, self.weight.flatten(0, 1), biases, size * self.groups)
         return torch.unflatten(y, 1, (size, out)).transpose(0, 1)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:

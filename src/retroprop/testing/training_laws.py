@@ -270,7 +270,7 @@ def _stacked(
     """One minibatch of every member as the program takes it, the batch last."""
     x, t = (torch.stack([laid_out(batch[i]) for batch in batches]) for i in (0, 1))  # type: ignore[arg-type]
     noise = {}
-    for name, (path, members) in program.noisy.items():
+    for name, (path, _, members) in program.noisy.items():
         # A member without this module takes no part in what its lane computes there.
         spare = next(drawn[path] for _, _, drawn in batches if path in drawn)
         own = [batches[k][2].get(path, spare) for k in members]

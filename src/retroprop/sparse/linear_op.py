@@ -1,0 +1,126 @@
+"""A linear map with an exact forward pass and a backward pass that keeps k output units."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from retroprop.sparse.paths import gathers
+from retroprop.sparse.registration import Operator, Wanted, check_inputs, packed
+from retroprop.sparse.selection import Per, Rule, Select, kept_indices, multipliers
+
+
+def linear(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    keep: float = 0.25,
+    per: Per = "batch",
+    select: Select = "magnitude",
+    block: int = 1,
+    dense_bias: bool = False,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """`torch.nn.functional.linear`, whose gradients come from k output units alone.
+
+    Args:
+        input: `(batch, ..., in)`; dimensions between count as cases.
+        weight: `(out, in)`.
+        bias: `(out,)`.
+        keep, per, select, block: see `Rule`.
+        dense_bias: whether the bias gets the gradient of all units.
+        noise: uniform numbers in [0, 1) for a random selection: `(1, out)`, or `(cases, out)` per example;
+            torch's generator draws them by default.
+
+    Returns:
+        `(batch, ..., out)`.
+
+    Raises:
+        RetropropError: for a rule out of range, or input that is not floating point or of another width.
+
+    Source: Sun et al. 2017 (meProp), section 2.
+    """
+    return sparse_linear(input, weight, bias, Rule(keep, per, select, block), dense_bias, noise)
+
+
+def sparse_linear(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None,
+    rule: Rule,
+    dense_bias: bool = False,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """`linear` with a rule that is there already."""
+    check_inputs("linear", input, weight)
+    out = weight.shape[0]
+    if rule.dense(out):
+        return functional.linear(input, weight, bias)
+    rule.k(out)
+    if rule.draws and noise is None:
+        cases = input.shape[:-1].numel() if rule.per == "example" else 1
+        noise = torch.rand(cases, out, device=input.device)
+    return _operator(input, weight, bias, noise, *packed(rule, dense_bias))
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return functional.linear(x, weight, bias).contiguous()
+
+
+def _backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    noise: Tensor | None,
+    rule: Rule,
+    dense_bias: bool,
+    wanted: Wanted,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    g, rows = gradient.reshape(-1, weight.shape[0]), x.reshape(-1, weight.shape[1])
+    over = [0] if rule.per == "batch" else []
+    size = rule.size(g, over).reshape(-1, weight.shape[0])
+    if noise is not None:
+        noise = noise.reshape(-1, weight.shape[0])
+    if gathers(rule, weight.shape[0]):
+        units, factor = kept_indices(size, rule, noise)
+        found = _gathered(g, rows, weight, units[0], None if factor is None else factor[0], wanted)
+    else:
+        found = _masked(g * multipliers(size, rule, noise).to(g.dtype), rows, weight, wanted)
+    to_input, to_weight, to_bias = found
+    if dense_bias and wanted[2]:
+        to_bias = g.sum(0)
+    return None if to_input is None else to_input.view(x.shape), to_weight, to_bias
+
+
+def _masked(
+    kept: Tensor, x: Tensor, weight: Tensor, wanted: Wanted
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    return (
+        kept @ weight if wanted[0] else None,
+        kept.mT @ x if wanted[1] else None,
+        kept.sum(0) if wanted[2] else None,
+    )
+
+
+def _gathered(
+    g: Tensor, x: Tensor, weight: Tensor, units: Tensor, factor: Tensor | None, wanted: Wanted
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Products over the kept units alone."""
+    kept = g.index_select(1, units)
+    if factor is not None:
+        kept = kept * factor.to(kept.dtype)
+    to_weight = to_bias = None
+    if wanted[1]:
+        to_weight = weight.new_zeros(weight.shape).index_copy_(0, units, kept.mT @ x)
+    if wanted[2]:
+        to_bias = weight.new_zeros(weight.shape[:1]).index_copy_(0, units, kept.sum(0))
+    return kept @ weight.index_select(0, units) if wanted[0] else None, to_weight, to_bias
+
+
+def _products(x: Sequence[int], weight: Sequence[int], output: Sequence[int]) -> int:
+    return 2 * torch.Size(output).numel() * weight[1]
+
+
+_operator = Operator("sparse_linear", "", _forward, _backward, _products).register()
