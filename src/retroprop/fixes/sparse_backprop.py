@@ -31,8 +31,8 @@ class SparseBackprop(ModelFix):
         dense_epochs: see `schedule`.
         block: units are kept in blocks of so many neighbours.
         dense_bias: whether biases get the gradient of all units.
-        skip: names of layers that stay dense, with * for any letters, joined by commas: "layer4.*, fc".
-        layers: another keep for some layers: "layer1.* = 0.5, layer2.* = 0.1"; the first that fits counts.
+        skip: layers that stay dense, by name or by what holds them, * for any letters: "layer4, *.conv1".
+        layers: another keep for some layers: "layer1 = 0.5, layer2 = 0.1"; the first that fits counts.
 
     Source: Sun, Ren, Ma & Wang 2017, section 2; for convolutions Zhong, Huang & Shi 2024.
     """
@@ -72,7 +72,7 @@ class SparseBackprop(ModelFix):
     def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
         names = [site.name for site in surgeon.sites("linear")]
         for pattern in [*_listed(self.skip), *(pattern for pattern, _ in self._own())]:
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if not any(_fits(name, pattern) for name in names):
                 raise NothingMatched(
                     f"sparse_backprop was given the layer name {pattern!r}, which no hidden layer has. "
                     f"They are: {', '.join(names)}."
@@ -92,7 +92,7 @@ class SparseBackprop(ModelFix):
                 found.append((pattern, float(text) if "." in text else int(text)))
             except ValueError:
                 raise RetropropError(
-                    f"layers={part!r} was given; expected NAME = KEEP, such as layer1.* = 0.5."
+                    f"layers={part!r} was given; expected NAME = KEEP, such as layer1 = 0.5."
                 ) from None
         return found
 
@@ -101,10 +101,10 @@ class SparseBackprop(ModelFix):
         if (
             site.module is None
             or type(site.module) not in kinds
-            or any(fnmatchcase(site.name, one) for one in _listed(self.skip))
+            or any(_fits(site.name, one) for one in _listed(self.skip))
         ):
             return None
-        keep = next((keep for pattern, keep in self._own() if fnmatchcase(site.name, pattern)), self.keep)
+        keep = next((keep for pattern, keep in self._own() if _fits(site.name, pattern)), self.keep)
         return kinds[type(site.module)].like(
             site.module,
             self._rule(keep),
@@ -112,6 +112,11 @@ class SparseBackprop(ModelFix):
             schedule=Schedule(self.schedule, self.dense_epochs),
             tokens=() if site.channels_first else site.shape[:-1],
         )
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern means a layer, or a module that holds it."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def _listed(text: str) -> list[str]:
