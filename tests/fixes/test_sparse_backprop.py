@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from retroprop import fixes
-from retroprop.errors import RetropropError
+from retroprop.errors import NothingMatched, RetropropError
 from retroprop.fix import apply
 from retroprop.networks.mlp import MLP
 from retroprop.sparse import Rule, SparseLinear
+from retroprop.sparse.layers import SparseLayer
 
 CASES, INPUTS, UNITS = 6, 5, 8
 
@@ -85,3 +87,44 @@ def test_a_share_out_of_range_is_refused(keep: float):
 def test_bad_settings_are_refused(settings: dict[str, object], words: str):
     with pytest.raises(RetropropError, match=words):
         fixes.SparseBackprop(**settings)
+
+
+def foreign(name: str) -> nn.Module:
+    if name == "resnet18":
+        return torchvision.models.resnet18(num_classes=10)
+    return pytest.importorskip("timm").create_model("vit_tiny_patch16_224", img_size=32, num_classes=10)
+
+
+@pytest.mark.parametrize(("name", "head", "layers"), [("resnet18", "fc", 20), ("vit", "head", 49)])
+def test_every_hidden_layer_of_a_foreign_network_is_sparse(name: str, head: str, layers: int):
+    torch.manual_seed(0)
+    network, x = foreign(name), torch.randn(2, 3, 32, 32)
+    fixed = apply(network, fixes.SparseBackprop(0.5), example=x).network
+    assert list(fixed.state_dict()) == list(network.state_dict())
+    sparse = {path for path, module in fixed.named_modules() if isinstance(module, SparseLayer)}
+    dense = {path for path, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
+    assert dense - sparse == {head}
+    assert len(sparse) == layers
+    for module in (fixed, network):
+        module.train()
+        torch.manual_seed(1)
+    out = fixed(x)
+    out.sum().backward()
+    for path in sparse:
+        rows = fixed.get_submodule(path).weight.grad.flatten(1).abs().sum(1)
+        assert 0 < int(rows.gt(0).sum()) <= round(0.5 * len(rows)), path
+
+
+def test_layers_are_skipped_and_set_apart_by_name():
+    x = torch.randn(2, 3, 32, 32)
+    fix = fixes.SparseBackprop(0.5, skip="layer4, *.conv1", layers="layer1 = 0.1, layer2.0.conv2 = 3")
+    fixed = apply(foreign("resnet18"), fix, example=x).network
+    kinds = {path: module for path, module in fixed.named_modules() if isinstance(module, nn.Conv2d)}
+    for path, module in kinds.items():
+        skipped = path.startswith("layer4") or path.endswith(".conv1")
+        assert isinstance(module, SparseLayer) != skipped, path
+    assert kinds["layer1.0.conv2"].rule.keep == 0.1
+    assert kinds["layer2.0.conv2"].rule.keep == 3
+    assert kinds["layer3.0.conv2"].rule.keep == 0.5
+    with pytest.raises(NothingMatched, match=r"'layer5', which no hidden layer has"):
+        apply(foreign("resnet18"), fixes.SparseBackprop(skip="layer5"), example=x)

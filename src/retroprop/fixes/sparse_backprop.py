@@ -17,9 +17,7 @@ from retroprop.surgery import Site, Surgeon
 @final
 @dataclass(frozen=True)
 class SparseBackprop(ModelFix):
-    """The backward pass of every hidden linear layer and convolution keeps k output units or channels.
-
-    The forward pass is exact. The output layer is dense.
+    """The backward pass of hidden linear layers and convolutions keeps k output units or channels.
 
     Args:
         keep: share of a layer's units that is kept, in (0, 1]; an int is their number, so `1` keeps one
@@ -91,9 +89,8 @@ class SparseBackprop(ModelFix):
             try:
                 found.append((pattern, float(text) if "." in text else int(text)))
             except ValueError:
-                raise RetropropError(
-                    f"layers={part!r} was given; expected NAME = KEEP, such as layer1 = 0.5."
-                ) from None
+                wrong = f"layers={part!r} was given; expected NAME = KEEP, such as layer1 = 0.5."
+                raise RetropropError(wrong) from None
         return found
 
     def _sparse(self, site: Site) -> nn.Module | None:

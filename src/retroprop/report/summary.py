@@ -113,6 +113,12 @@ def _notes(results: Results, arms: Sequence[ArmRow], found: Estimates) -> list[s
             "Rates were chosen on one tuning seed, which cannot show how lucky the choice was; verdicts do "
             "not cover that luck. Give two tuning seeds or more."
         )
+    if on_paper := results.record.get("sparse on paper"):
+        assert isinstance(on_paper, list)
+        named = joined([*on_paper[:4], f"{len(on_paper) - 4} more"] if len(on_paper) > 5 else on_paper)
+        notes.append(
+            f"Sparse backward passes save operations on paper, not time, in layers as small as {named}."
+        )
     if results.official_test and found.effects and not found.images:
         notes.append(
             "The test set is fixed, but some trials kept no correctness by image, so there is no "

@@ -1,6 +1,8 @@
 """A linear map with an exact forward pass and a backward pass that keeps k output units."""
 
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -85,7 +87,7 @@ def _backward(
         noise = noise.reshape(-1, weight.shape[0])
     if gathers(rule, weight.shape[0]):
         units, factor = kept_indices(size, rule, noise)
-        found = _gathered(g, rows, weight, units[0], None if factor is None else factor[0], wanted)
+        found = _kept_products(g, rows, weight, units[0], None if factor is None else factor[0], wanted, rule)
     else:
         found = _masked(g * multipliers(size, rule, noise).to(g.dtype), rows, weight, wanted)
     to_input, to_weight, to_bias = found
@@ -102,6 +104,29 @@ def _masked(
         kept.mT @ x if wanted[1] else None,
         kept.sum(0) if wanted[2] else None,
     )
+
+
+def _kept_products(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    units: Tensor,
+    factor: Tensor | None,
+    wanted: Wanted,
+    rule: Rule,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Products over the kept units: by kernels that read them in place, where there are some."""
+    if g.is_cuda and _has_triton():
+        from retroprop.sparse import kernels
+
+        if kernels.supported(g, x, weight):
+            return kernels.products(g, x, weight, units, factor, wanted, rule.block)
+    return _gathered(g, x, weight, units, factor, wanted)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _gathered(

@@ -112,10 +112,14 @@ class Rule:
 
         The sum of magnitudes, or where units are drawn, the norm.
         """
+        # Half precision would tie units that are not alike, and overflow where they are squared.
+        half = gradient.dtype in (torch.float16, torch.bfloat16)
+        dtype = torch.float32 if half else gradient.dtype
+        if not over:
+            return gradient.abs()
         if self.weighed:
-            squares = gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
-            return (squares * squares).sum(over).sqrt() if over else squares.abs()
-        return gradient.abs().sum(over) if over else gradient.abs()
+            return gradient.to(dtype).square().sum(over).sqrt()
+        return gradient.abs().sum(over, dtype=dtype)
 
 
 def check_keep(keep: object) -> None:

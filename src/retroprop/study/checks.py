@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from retroprop.data.sources import load
 from retroprop.errors import RetropropError
 from retroprop.fix import Recipe
 from retroprop.networks import named
+from retroprop.sparse.savings import savings
+from retroprop.sparse.schedule import begin_epoch, phase
 from retroprop.study.study import Study
 from retroprop.study.trial import make_trial, recipe_of
 
@@ -60,22 +63,32 @@ def arm_costs(study: Study, data: Dataset) -> list[dict[str, Any]]:
     costs = []
     for i in range(len(study.arms)):
         recipe = recipe_of(make_trial(study, i, "tuning", 0, 1.0).settings)
+        batch = study.batch or data.sizes[0]
         costs.append(
             {
                 "parameters": sum(p.numel() for p in recipe.network.parameters()),
-                "flops": step_flops(recipe, study.batch or data.sizes[0], data.shape),
+                "flops": step_flops(recipe, batch, data.shape, study.epochs),
+                "on paper": _saved_on_paper(recipe, batch, data.shape),
             }
         )
     return costs
 
 
-def step_flops(recipe: Recipe, batch: int, shape: tuple[int, ...]) -> int:
+def _saved_on_paper(recipe: Recipe, batch: int, shape: tuple[int, ...]) -> list[str]:
+    """Sparse layers too small to be faster for it, by name and size."""
+    cases = min(batch, 2)
+    found = savings(recipe.network, torch.zeros(cases, *shape))
+    return [f"{one.name} ({one.units} units)" for one in found if not one.gains(batch / cases)]
+
+
+def step_flops(recipe: Recipe, batch: int, shape: tuple[int, ...], epochs: int = 1) -> int:
     """Counted floating-point operations of one step, forward and backward, by torch's counter.
 
     Args:
         recipe: of the trial.
         batch: images a step.
         shape: channels, height and width of an image.
+        epochs: over which steps are averaged, where sparse layers follow a schedule.
 
     Raises:
         RetropropError: when the network cannot be trained on minibatches of that size.
@@ -84,14 +97,21 @@ def step_flops(recipe: Recipe, batch: int, shape: tuple[int, ...]) -> int:
 
     network = own_copy(recipe).network.train()
     cases = min(batch, 2)
-    try:
-        with FlopCounterMode(display=False) as counter:
-            network(torch.zeros(cases, *shape)).sum().backward()
-    except ValueError as error:  # batch norm cannot take one case
-        raise RetropropError(
-            f"batch={batch} was given, and a network cannot be trained on it ({error}). Give a larger batch."
-        ) from None
-    return int(counter.get_total_flops()) * batch // cases
+    phases = Counter(phase(network, epoch) for epoch in range(epochs))
+    first = {phase(network, epoch): epoch for epoch in reversed(range(epochs))}
+    total = 0
+    for now, times in phases.items():
+        begin_epoch(network, first[now])
+        try:
+            with FlopCounterMode(display=False) as counter:
+                network(torch.zeros(cases, *shape)).sum().backward()
+        except ValueError as error:  # batch norm cannot take one case
+            raise RetropropError(
+                f"batch={batch} was given, and a network cannot be trained on it ({error}). Give a larger "
+                "batch."
+            ) from None
+        total += times * int(counter.get_total_flops())
+    return total * batch // (cases * epochs)
 
 
 def free_memory(limit: float | None) -> int:

@@ -70,7 +70,7 @@ def read(study: Study, store: Store, costs: list[dict[str, Any]]) -> Results:
         data_about=data.about,
         folder=study.folder,
         looks=tuple(Look(time, seeds) for time, seeds in store.looks()),
-        record=_record(store),
+        record={**_record(store), "sparse on paper": _on_paper(costs)},
     )
 
 
@@ -144,6 +144,11 @@ def _identity(study: Study, trial: Trial) -> dict[str, Any]:
         "multiplier": trial.multiplier,
         "rate": rule.rate,
     }
+
+
+def _on_paper(costs: list[dict[str, Any]]) -> list[str]:
+    """Sparse layers of any arm that save operations and no time."""
+    return list(dict.fromkeys(layer for cost in costs for layer in cost["on paper"]))
 
 
 def _record(store: Store) -> dict[str, object]:
