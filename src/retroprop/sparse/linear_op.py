@@ -129,19 +129,30 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
+# Units whose products are made at once: enough for full speed, and copies of so few take little memory.
+_AT_ONCE = 128
+
+
 def _gathered(
     g: Tensor, x: Tensor, weight: Tensor, units: Tensor, factor: Tensor | None, wanted: Wanted
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Products over the kept units alone."""
-    kept = g.index_select(1, units)
-    if factor is not None:
-        kept = kept * factor.to(kept.dtype)
-    to_weight = to_bias = None
-    if wanted[1]:
-        to_weight = weight.new_zeros(weight.shape).index_copy_(0, units, kept.mT @ x)
-    if wanted[2]:
-        to_bias = weight.new_zeros(weight.shape[:1]).index_copy_(0, units, kept.sum(0))
-    return kept @ weight.index_select(0, units) if wanted[0] else None, to_weight, to_bias
+    """Products over the kept units alone, of rows and columns that are copied together."""
+    to_input = None
+    to_weight = weight.new_zeros(weight.shape) if wanted[1] else None
+    to_bias = weight.new_zeros(weight.shape[:1]) if wanted[2] else None
+    for first in range(0, len(units), _AT_ONCE):
+        some = units[first : first + _AT_ONCE]
+        kept = g.index_select(1, some)
+        if factor is not None:
+            kept = kept * factor[first : first + _AT_ONCE].to(kept.dtype)
+        if to_weight is not None:
+            to_weight.index_copy_(0, some, kept.mT @ x)
+        if to_bias is not None:
+            to_bias.index_copy_(0, some, kept.sum(0))
+        if wanted[0]:
+            rows = weight.index_select(0, some)
+            to_input = kept @ rows if to_input is None else to_input.addmm_(kept, rows)
+    return to_input, to_weight, to_bias
 
 
 def _products(x: Sequence[int], weight: Sequence[int], output: Sequence[int]) -> int:

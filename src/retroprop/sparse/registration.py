@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from retroprop.errors import RetropropError
@@ -19,6 +20,8 @@ from retroprop.sparse.selection import Per, Rule, Select
 
 _RULE = "float keep, bool count, str per, str select, int block, bool dense_bias"
 _library = torch.library.Library("retroprop", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+_OPERATORS: dict[str, "Operator"] = {}
 
 Gradients = tuple[Tensor, Tensor, Tensor]
 # Of input, weight and bias.
@@ -93,7 +96,7 @@ class Operator:
             "(Tensor, Tensor, Tensor)",
         )
         torch.library.impl(there, "default", self._forward)
-        torch.library.impl(back, "default", self._backward)
+        torch.library.impl(back, "default", self.backward_pass)
         torch.library.register_fake(there, self._forward)
         torch.library.register_fake(back, _fake_backward)
         torch.library.register_autograd(there, partial(_gradients, self.name), setup_context=_remember)
@@ -105,6 +108,7 @@ class Operator:
             _library.impl(self.name, _autocast(op, device), key)  # type: ignore[no-untyped-call]
         register_flop_formula(op)(self._flops)
         register_flop_formula(op_back)(self._backward_flops)
+        _OPERATORS[self.name] = self
         return self._called
 
     def _called(self, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
@@ -119,7 +123,7 @@ class Operator:
         del noise
         return self.forward(x, weight, bias, *options[:-6])
 
-    def _backward(
+    def backward_pass(
         self,
         gradient: Tensor,
         x: Tensor,
@@ -159,13 +163,13 @@ def _gradients(name: str, ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ..
     first = len(ctx.needs_input_grad) - len(ctx.options) - 4
     wanted = list(ctx.needs_input_grad[first : first + 3])
     backward = f"{name}_backward"
-    # Where nothing can be differentiated again, as in an ordinary backward pass, the guard would only cost.
-    call = (
-        partial(OnlyOnce.apply, backward)
-        if torch.is_grad_enabled()
-        else getattr(torch.ops.retroprop, backward)
-    )
-    found = call(gradient, x, weight, noise, *ctx.options, wanted)
+    arguments = (gradient, x, weight, noise, *ctx.options, wanted)
+    if torch.is_grad_enabled():
+        found = OnlyOnce.apply(backward, *arguments)
+    elif torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        found = getattr(torch.ops.retroprop, backward)(*arguments)
+    else:  # an ordinary backward pass: nobody looks at the operator, and its dispatch takes time
+        found = _OPERATORS[name].backward_pass(*arguments)
     given = [one if asked else None for one, asked in zip(found, wanted, strict=True)]
     return (*given, None, *[None] * len(ctx.options))
 

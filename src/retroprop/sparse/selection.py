@@ -4,6 +4,7 @@ Units are ranked and drawn along the last dimension; every row of what is given,
 or a member of a stack, is on its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -118,8 +119,24 @@ class Rule:
         if not over:
             return gradient.abs()
         if self.weighed:
-            return gradient.to(dtype).square().sum(over).sqrt()
-        return gradient.abs().sum(over, dtype=dtype)
+            return _summed(lambda part: part.to(dtype).square().sum(over), gradient, over).sqrt()
+        return _summed(lambda part: part.abs().sum(over, dtype=dtype), gradient, over)
+
+
+# Numbers whose magnitudes are summed at once on a CPU, so that they stay in its cache.
+_AT_ONCE = 2**19
+
+
+def _summed(sums: Callable[[Tensor], Tensor], gradient: Tensor, over: list[int]) -> Tensor:
+    """Sums over dimensions, of a large gradient on a CPU part by part along the first of them."""
+    if gradient.is_cuda or over[0] != 0 or gradient.numel() < 4 * _AT_ONCE:
+        return sums(gradient)
+    rows = max(1, _AT_ONCE * len(gradient) // gradient.numel())
+    first, *rest = torch.split(gradient, rows)
+    total = sums(first)
+    for part in rest:
+        total += sums(part)
+    return total
 
 
 def check_keep(keep: object) -> None:
