@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from retroprop.data.dataset import Dataset
@@ -105,11 +106,41 @@ def _cifar10(root: Path) -> Dataset:
     )
 
 
+def _cifar10_jpeg(root: Path) -> Dataset:
+    from torchvision.datasets import ImageFolder
+
+    folder = root / "cifar10"
+    try:
+        train, test = (ImageFolder(str(folder / part)) for part in ("train", "test"))
+        pictures = [np.asarray(picture) for part in (train, test) for picture, _ in part]
+        images = torch.from_numpy(np.stack(pictures))
+    except _UNREADABLE:
+        raise DataMissing(
+            f"CIFAR-10 as JPEG files was not found, or not whole, in {str(root)!r}. Put its images in "
+            f"{str(folder / 'train')!r} and {str(folder / 'test')!r}, a folder for each class, or name the "
+            f"folder that holds cifar10/ with --data-root or {VARIABLE}. Without it, `data: digits` runs "
+            "everything."
+        ) from None
+    return Dataset(
+        name="cifar10_jpeg_q90",
+        images=images.permute(0, 3, 1, 2).contiguous(),
+        labels=torch.tensor([*train.targets, *test.targets], dtype=torch.int64),
+        classes=len(train.classes),
+        scale=255.0,
+        sizes=(len(train) - 5_000, 5_000, len(test)),
+        official_test=len(test),
+        about="CIFAR-10 (JPEG q90): photographs of ten kinds of things, 32x32 pixels in colour, compressed "
+        "again with loss; accuracies are close to, but not, those of the lossless set. The test images are "
+        "the official ones.",
+    )
+
+
 _SOURCES: dict[str, Callable[[Path], Dataset]] = {
     "digits": _digits,
     "mnist": _mnist,
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar10,
+    "cifar10_jpeg_q90": _cifar10_jpeg,
 }
 
 

@@ -1,0 +1,1 @@
+"""Landmarks: published experiments, run again with the settings of the papers."""
