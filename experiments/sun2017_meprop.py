@@ -64,7 +64,7 @@ CLAIMS = (
 )  # fmt: skip
 DEVIATIONS = (
     "Batch 50 for all arms (the paper: 10 per example, 50 per minibatch): 10 takes five times as long.",
-    "Test accuracy is that of the last epoch, looked at once; the paper's is of the best epoch on its dev set.",
+    "Test accuracy is of the last epoch, looked at once; the paper's is of the best epoch on its dev set.",
     "5,000 validation images are drawn by seed, not the first 5,000; nothing is chosen on them.",
     "The start is that of the authors' code, as the paper gives none; ours has biases of 0.",
 )

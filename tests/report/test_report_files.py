@@ -160,7 +160,7 @@ def test_ids_are_unique_and_every_reference_has_one(html, read):
 
 def test_pictures_have_titles_and_take_the_colours_of_the_page(html):
     pictures = re.findall(r"<svg .*?</svg>", html, flags=re.DOTALL)
-    assert len(pictures) == 7
+    assert len(pictures) == 8
     assert all('aria-label="' in picture for picture in pictures)
     assert "#10000" not in html
     assert html.count("<figcaption>") == len(pictures)

@@ -11,7 +11,7 @@ from retroprop.study.study import Study
 
 def run(arguments: list[str]) -> int:
     """Run the command; 1 when a trial failed."""
-    study, dry = _parse(arguments)
+    study, dry, energy = _parse(arguments)
     if dry:
         from retroprop.cli.dry_run import show_plan
 
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     watcher = ProgressWatcher(console)
     try:
         with watcher:
-            results = runner.run(study, watcher)
+            results = runner.run(study, watcher, energy=energy)
         from retroprop.cli.report import report_on
 
         return report_on(results, console)
@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
         return 130
 
 
-def _parse(arguments: list[str]) -> tuple[Study, bool]:
+def _parse(arguments: list[str]) -> tuple[Study, bool, bool]:
     given = with_underscores(arguments)
     printed = "--print_config" in given
     given = [argument for argument in given if argument != "--print_config"]
@@ -45,16 +45,17 @@ def _parse(arguments: list[str]) -> tuple[Study, bool]:
     parser = Parser(
         prog="retroprop ablate",
         allow_abbrev=False,
-        usage="retroprop ablate [STUDY.yaml] [--KEY VALUE ...] [--dry-run] [--print_config]",
+        usage="retroprop ablate [STUDY.yaml] [--KEY VALUE ...] [--dry-run] [--energy] [--print_config]",
         description="Train an ablation study and write its report. Without STUDY.yaml it is the default "
         "study: five fixes to the 1986 network, on built-in digits. Each key of a study file is a flag too; "
         "lists are written [relu, batch_norm]. --print_config prints the study as YAML and stops.",
     )
     parser.add_argument("--dry_run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--energy", action="store_true", help="measure joules, where the device counts them")
     parser.add_class_arguments(Study, None)
     parser.set_defaults(base.settings())
     values: dict[str, Any] = parser.parse_args(given[1:] if file else given).as_dict()
-    dry = values.pop("dry_run")
+    dry, energy = values.pop("dry_run"), values.pop("energy")
     study = Study.from_mapping(values)
     if printed:
         import yaml
@@ -63,4 +64,4 @@ def _parse(arguments: list[str]) -> tuple[Study, bool]:
         sys.exit(0)
     if file is not None and Path(file).is_dir():
         raise RetropropError(f"{file!r} is a folder; expected a study file.")
-    return study, dry
+    return study, dry, energy

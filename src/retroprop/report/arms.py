@@ -39,7 +39,8 @@ class ArmRow:
         test, gap: Test accuracy; train minus test accuracy.
         multiplier: The chosen rate as a multiple of the recipe's base rate; nan before tuning.
         rate: The rate itself; nan without a reporting trial.
-        parameters: Number of trained values. flops: of one step, counted. seconds: of one trial.
+        parameters: Number of trained values. flops: of one step, counted. seconds, joules: of one
+            trial; joules are nan where they were not measured.
     """
 
     index: int
@@ -58,6 +59,7 @@ class ArmRow:
     parameters: float
     flops: float
     seconds: float
+    joules: float
 
 
 def arm_rows(results: Results, choices: Choices) -> tuple[ArmRow, ...]:
@@ -114,6 +116,7 @@ def _row(results: Results, choices: Choices, arm: int) -> ArmRow:
         parameters=mean(lambda t: t.parameters),
         flops=mean(lambda t: t.flops),
         seconds=mean(lambda t: t.seconds),
+        joules=mean(lambda t: t.joules),
     )
 
 

@@ -81,6 +81,7 @@ def _pictures(summary: Summary) -> dict[str, Picture | None]:
         "curves_picture": pictures.curves_picture(summary),
         "gradient_picture": pictures.gradient_picture(summary),
         "gap_picture": pictures.gap_picture(summary),
+        "cost_picture": pictures.cost_picture(summary),
     }
 
 
@@ -158,6 +159,7 @@ def _cost_rows(summary: Summary) -> list[Cells]:
             "parameters": words.count(row.parameters),
             "flops": words.short(row.flops / 1e6),
             "seconds": words.short(float(f"{row.seconds:.3g}")),
+            "joules": words.short(float(f"{row.joules:.3g}")) if np.isfinite(row.joules) else "not measured",
         }
         for row in rows
     ]

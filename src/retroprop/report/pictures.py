@@ -10,6 +10,7 @@ from retroprop.analysis.claims import HELPS, HURTS
 from retroprop.analysis.records import Effect, FloatArray
 from retroprop.report.choices import all_on_arm, baseline_arm, shown_arms
 from retroprop.report.estimates import family_kind
+from retroprop.report.figures.costs import Cost, costs
 from retroprop.report.figures.forest import Estimate, Group, forest
 from retroprop.report.figures.hinton import hinton, units_shown
 from retroprop.report.figures.panels import Line, Panel, Scale, panels
@@ -137,6 +138,24 @@ def gap_picture(summary: Summary) -> Picture | None:
         "and 95 % interval over seeds. Far right is overfitting. A small gap is no merit in an arm "
         "that learned little."
     )
+    return Picture(svg, caption) if svg else None
+
+
+def cost_picture(summary: Summary) -> Picture | None:
+    """Test accuracy against operations, seconds and, where they were measured, joules."""
+    rows = [row for row in summary.arms if row.seeds and np.isfinite(row.test.mean)]
+    measured = any(np.isfinite(row.joules) for row in rows)
+    axes = [
+        Cost("million operations a step", tuple(row.flops / 1e6 for row in rows)),
+        Cost("seconds a trial", tuple(row.seconds for row in rows)),
+    ]
+    if measured:
+        axes.append(Cost("joules a trial", tuple(row.joules for row in rows)))
+    names = tuple(_panel_name(summary, row.index) for row in rows)
+    svg = costs(names, tuple(100 * row.test.mean for row in rows), axes)
+    caption = "What each arm gives against what it costs; up and to the left is better."
+    if not measured:
+        caption += " Joules were not measured."
     return Picture(svg, caption) if svg else None
 
 

@@ -1,11 +1,13 @@
 """From the store to results: which trials belong to a study as it is now, and what tuning chose."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from retroprop.data.sources import load
 from retroprop.study.checks import machine
+from retroprop.study.energy import summary, trial_joules
 from retroprop.study.results import Look, Results, TrialResult
 from retroprop.study.store import Store
 from retroprop.study.study import Study
@@ -47,9 +49,12 @@ def read(study: Study, store: Store, costs: list[dict[str, Any]]) -> Results:
     rows = {key: (result, right, weights) for key, result, right, weights in store.rows()}
     failures = store.failures()
     trials: list[TrialResult] = []
+    groups = store.groups_of_trials()
+    joules = trial_joules(store.windows(), {k: (groups[k], row[0]["seconds"]) for k, row in rows.items()})
     for trial in _all_trials(study, chosen):
         if trial.key in rows:
-            trials.append(_result(study, trial, *rows[trial.key], costs[trial.arm]))
+            made = _result(study, trial, *rows[trial.key], costs[trial.arm])
+            trials.append(replace(made, joules=joules.get(trial.key, _NAN)))
         elif trial.key in failures:
             trials.append(_failure(study, trial, failures[trial.key], costs[trial.arm]))
     return Results(
@@ -109,7 +114,8 @@ def _result(
         gradient_last=found["gradient_last"],
         test_correct=right,
         weights=weights,
-        **cost,
+        parameters=cost["parameters"],
+        flops=cost["flops"],
     )
 
 
@@ -129,7 +135,8 @@ def _failure(study: Study, trial: Trial, error: str, cost: dict[str, Any]) -> Tr
         test_correct=None,
         weights="",
         error=error,
-        **cost,
+        parameters=cost["parameters"],
+        flops=cost["flops"],
     )
 
 
@@ -166,5 +173,5 @@ def _record(store: Store) -> dict[str, object]:
         "devices": sorted({group["device"] for group in groups}),
         "torch of the trials": sorted({group["torch"] for group in groups}),
         "notes": sorted({note for group in groups for note in group["notes"]}),
-        "energy": "not measured",
+        "energy": summary(store.windows()),
     }

@@ -20,6 +20,7 @@ class TrialResult:
     seconds: its share of its group's training time.
     parameters: number of trained values. flops: of one step, counted, forward and backward.
     error: why the trial failed, empty if it did not; then all numbers are NaN.
+    joules: its share of what its group's device took, idle power included; NaN where it was not measured.
     """
 
     key: str
@@ -43,6 +44,7 @@ class TrialResult:
     flops: int
     weights: str
     error: str = ""
+    joules: float = float("nan")
 
 
 @dataclass(frozen=True)

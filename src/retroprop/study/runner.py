@@ -12,6 +12,7 @@ import yaml
 from retroprop.ensemble.planner import Group, has_compiler
 from retroprop.errors import RetropropError, StoreError
 from retroprop.study.checks import arm_costs, checked_data
+from retroprop.study.energy import SHORTEST, Meter, find_counter
 from retroprop.study.pool import Pool
 from retroprop.study.prepared import Prepared, prepare
 from retroprop.study.progress import Watcher
@@ -82,13 +83,22 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def run(study: Study, watcher: Watcher | None = None, pool: Pool | None = None) -> Results:
+def run(
+    study: Study,
+    watcher: Watcher | None = None,
+    pool: Pool | None = None,
+    *,
+    energy: bool = False,
+    meter: Meter | None = None,
+) -> Results:
     """Train what is not in the store yet.
 
     Args:
         study: what to train.
         watcher: hears how it goes.
         pool: of workers, closed afterwards; one worker a core by default.
+        energy: whether to measure joules, where the device counts them; its idle power is measured first.
+        meter: of energy; tests bring their own.
 
     Raises:
         RetropropError: when the study cannot be run as it is; nothing finished is lost.
@@ -103,13 +113,15 @@ def run(study: Study, watcher: Watcher | None = None, pool: Pool | None = None) 
                 watcher.note("no C++ compiler was found, so steps run eager, several times slower")
             for text in prepared.notes:
                 watcher.note(text)
+            if energy and meter is None:
+                meter = _meter(prepared.device, watcher)
             pool = pool or Pool(prepared.workers, study.folder / "worker.log")
             try:
                 tuning = tuning_trials(study)
-                _train(study, prepared, store, pool, watcher, "tuning", tuning)
+                _train(study, prepared, store, pool, watcher, "tuning", tuning, meter)
                 chosen = chosen_rates(*tuning_grid(study, store), study)
                 reporting = reporting_trials(study, chosen)
-                _train(study, prepared, store, pool, watcher, "reporting", reporting)
+                _train(study, prepared, store, pool, watcher, "reporting", reporting, meter)
             finally:
                 pool.close()
             return _looked_at(read(study, store, prepared.costs), store)
@@ -141,6 +153,15 @@ def write_settings(study: Study) -> None:
     os.replace(part, study.folder / "study.yaml")
 
 
+def _meter(device: str, watcher: Watcher) -> Meter | None:
+    counter, reason = find_counter(device)
+    if counter is None:
+        watcher.note(reason)
+        return None
+    watcher.note(f"the idle power of {counter.device} is measured for {SHORTEST:.0f} seconds")
+    return Meter(counter)
+
+
 def _train(
     study: Study,
     prepared: Prepared,
@@ -149,6 +170,7 @@ def _train(
     watcher: Watcher,
     phase: str,
     trials: Sequence[Trial],
+    meter: Meter | None,
 ) -> None:
     """Train the trials of one phase that are not in the store."""
     by_key = {trial.key: trial for trial in trials}
@@ -171,6 +193,8 @@ def _train(
             watcher.failed(phase, len(members), answer["error"])
             continue
         store.finish(i, members, answer["rows"], answer["record"])
+        if meter and (window := meter.finished(i, answer["record"]["seconds"])):
+            store.add_window(window.as_row())
         for text in answer["record"]["notes"]:
             if text not in said:
                 watcher.note(text)

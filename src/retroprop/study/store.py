@@ -146,6 +146,24 @@ class Store:
         rows = self._connection.execute("SELECT record FROM groups WHERE status = 'done' ORDER BY id")
         return [json.loads(record) for (record,) in rows]
 
+    def add_window(self, window: Mapping[str, Any]) -> None:
+        """Write down the energy of some finished groups."""
+        with self._connection:
+            self._connection.execute("CREATE TABLE IF NOT EXISTS energy (window TEXT NOT NULL)")
+            self._connection.execute("INSERT INTO energy VALUES (?)", (json.dumps(window),))
+
+    def windows(self) -> list[dict[str, Any]]:
+        """Energy of finished groups, where it was measured."""
+        try:
+            rows = self._connection.execute("SELECT window FROM energy ORDER BY rowid").fetchall()
+        except sqlite3.OperationalError:  # never measured
+            return []
+        return [json.loads(window) for (window,) in rows]
+
+    def groups_of_trials(self) -> dict[str, int]:
+        """The group that every finished trial was trained in, by key."""
+        return dict(self._connection.execute("SELECT key, group_id FROM trials").fetchall())
+
     def log_look(self, seeds: Sequence[int], settings: Mapping[str, Any]) -> None:
         """Note that the reporting seeds were analysed."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
