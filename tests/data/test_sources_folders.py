@@ -19,8 +19,11 @@ FOLDERS = {
 }
 
 
+IMAGES = {"cifar10_jpeg_q90"}  # folders of image files
+
+
 def test_every_data_set_but_the_digits_needs_a_folder():
-    assert set(sources.data_names()) == {"digits", *FOLDERS}
+    assert set(sources.data_names()) == {"digits", *FOLDERS, *IMAGES}
 
 
 @pytest.mark.parametrize("name", FOLDERS)

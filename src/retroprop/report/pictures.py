@@ -143,7 +143,10 @@ def gap_picture(summary: Summary) -> Picture | None:
 
 def cost_picture(summary: Summary) -> Picture | None:
     """Test accuracy against operations, seconds and, where they were measured, joules."""
-    rows = [row for row in summary.arms if row.seeds and np.isfinite(row.test.mean)]
+    placed = [
+        (i, row) for i, row in enumerate(summary.arms, start=1) if row.seeds and np.isfinite(row.test.mean)
+    ]
+    rows = [row for _, row in placed]
     measured = any(np.isfinite(row.joules) for row in rows)
     axes = [
         Cost("million operations a step", tuple(row.flops / 1e6 for row in rows)),
@@ -151,9 +154,11 @@ def cost_picture(summary: Summary) -> Picture | None:
     ]
     if measured:
         axes.append(Cost("joules a trial", tuple(row.joules for row in rows)))
-    names = tuple(_panel_name(summary, row.index) for row in rows)
-    svg = costs(names, tuple(100 * row.test.mean for row in rows), axes)
-    caption = "What each arm gives against what it costs; up and to the left is better."
+    svg = costs(tuple(str(place) for place, _ in placed), tuple(100 * row.test.mean for row in rows), axes)
+    caption = (
+        "What each arm gives against what it costs; up and to the left is better. Numbers are the "
+        "arms' places by validation accuracy."
+    )
     if not measured:
         caption += " Joules were not measured."
     return Picture(svg, caption) if svg else None

@@ -6,10 +6,10 @@ from typing import final
 
 import numpy as np
 
-from retroprop.report.figures.svg import ACCENT, INK, clipped, new_figure, plain_axes, to_svg
+from retroprop.report.figures.svg import ACCENT, INK, new_figure, plain_axes, to_svg
 
-_NAMED = 6
-"""At most so many arms carry their names; more would cover each other."""
+_MARKED = 40
+"""At most so many arms carry their marks; more would cover each other."""
 
 
 @final
@@ -21,11 +21,11 @@ class Cost:
     values: tuple[float, ...]
 
 
-def costs(names: Sequence[str], accuracy: Sequence[float], found: Sequence[Cost]) -> str:
+def costs(marks: Sequence[str], accuracy: Sequence[float], found: Sequence[Cost]) -> str:
     """Draws accuracy against each cost.
 
     Args:
-        names: Of the arms.
+        marks: Of the arms, a letter or number or two each.
         accuracy: In percent, by arm.
         found: Kinds of cost; one without any finite number is left out.
 
@@ -33,7 +33,7 @@ def costs(names: Sequence[str], accuracy: Sequence[float], found: Sequence[Cost]
         An inline SVG; empty with fewer than two arms.
     """
     shown = [cost for cost in found if np.isfinite(cost.values).any()]
-    if len(names) < 2 or not shown:
+    if len(marks) < 2 or not shown:
         return ""
     figure = new_figure(2.5)
     grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)
@@ -42,15 +42,8 @@ def costs(names: Sequence[str], accuracy: Sequence[float], found: Sequence[Cost]
         axes.plot(cost.values, accuracy, "o", markersize=5, markeredgecolor=ACCENT, markerfacecolor="none")
         axes.set_xlabel(cost.unit, fontsize=9)
         axes.set_xlim(left=0, right=1.25 * max(v for v in cost.values if np.isfinite(v)))
-        if len(names) <= _NAMED:
-            for name, x, y in zip(names, cost.values, accuracy, strict=True):
-                axes.annotate(
-                    clipped(name, 18),
-                    (x, y),
-                    xytext=(5, 3),
-                    textcoords="offset points",
-                    fontsize=7,
-                    color=INK,
-                )
+        if len(marks) <= _MARKED:
+            for mark, x, y in zip(marks, cost.values, accuracy, strict=True):
+                axes.annotate(mark, (x, y), xytext=(5, 2), textcoords="offset points", fontsize=8, color=INK)
     grid[0, 0].set_ylabel("test accuracy, %", fontsize=9)
     return to_svg(figure, "costs", "Test accuracy against operations, seconds and joules")
