@@ -1,17 +1,15 @@
 """The compiled step of a group, checked against the eager one before it is used."""
 
-import contextlib
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 
+from retroprop.ensemble.graph import compiled
 from retroprop.ensemble.minibatches import Minibatches
 from retroprop.ensemble.precision import Precision
 from retroprop.ensemble.program import Carried, Program
@@ -19,6 +17,8 @@ from retroprop.ensemble.training import step_inputs
 from retroprop.optim.rule import State, Tensors
 
 Step = Callable[..., Any]
+# Parameters, buffers, state and alive: the first arguments of a step and the first that it gives.
+_CARRIED = 4
 
 
 @dataclass
@@ -69,30 +69,22 @@ class Compiler:
         batch = minibatches.assemble(next(minibatches.draws(0)))
         start = program.start()
         inputs = step_inputs(program, start, *batch)
-        step = self._compile(program.step)
-        worst = disagreement(program, start, step(*inputs), program.step(*inputs))
+        # A CUDA graph has tensors of its own, which it overwrites itself.
+        overwritten = _CARRIED if program.device.type == "cpu" else 0
+        step = compiled(program.step, inputs, overwritten=overwritten, lock=self.lock)
+        taken = step_inputs(program, program.start(), *batch)
+        worst = disagreement(program, start, step(*taken), program.step(*inputs))
         if worst > tolerance(batch[0].dtype, program.precision):
             return replace(eager, notes=[f"eager, because the compiled step disagreed by {worst:.1e}"])
         x, *_ = next(minibatches.cases("validation"))
-        state = start.parameters, start.buffers, start.state
-        evaluate = self._compile(program.evaluate)
-        said, expected = evaluate(*state, x), program.evaluate(*state, x)
+        state = start.parameters, start.buffers, start.state, x
+        evaluate = compiled(program.evaluate, state, lock=self.lock)
+        said, expected = evaluate(*state), program.evaluate(*state)
         worst = float(((said - expected).norm() / expected.norm()).nan_to_num(nan=torch.inf))
         if worst > tolerance(batch[0].dtype, program.precision):
             note = f"eager evaluation, because the compiled one disagreed by {worst:.1e}"
             return Found(step, program.evaluate, True, notes=[note])
         return Found(step, _of_shape(x.shape, evaluate, program.evaluate), True)
-
-    def _compile(self, method: Step) -> Step:
-        # Without guards, which cost a tenth of a step: whoever comes here has the same make and shape.
-        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-        own = _own_code(method)
-        return torch.compile(own, backend=self._backend, fullgraph=True, dynamic=False, options=options)
-
-    def _backend(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Step:
-        """Torch's own, one process at a time; tracing, which no cache saves, goes on side by side."""
-        with one_at_a_time(self.lock):
-            return torch._dynamo.lookup_backend("inductor")(graph, inputs)
 
 
 def _of_shape(shape: torch.Size, compiled: Step, eager: Step) -> Step:
@@ -103,36 +95,6 @@ def _of_shape(shape: torch.Size, compiled: Step, eager: Step) -> Step:
         return chosen(parameters, buffers, state, x)
 
     return evaluate
-
-
-@contextlib.contextmanager
-def one_at_a_time(lock: Path | None) -> Iterator[None]:
-    """Hold a lock file, where there is one and the system has such locks."""
-    if lock is None:
-        yield
-        return
-    try:
-        import fcntl
-    except ImportError:  # Windows: they compile side by side
-        yield
-        return
-    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
-
-
-def _own_code(method: Step) -> Step:
-    """The method with a code object of its own.
-
-    torch.compile keeps what it made by code object, so without guards the second program of a process
-    would run the first one's step.
-    """
-    plain = method.__func__  # type: ignore[attr-defined]
-    own = FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, plain.__defaults__)
-    return MethodType(own, method.__self__)  # type: ignore[attr-defined]
 
 
 def tolerance(dtype: torch.dtype, precision: Precision = "float32") -> float:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from retroprop.ensemble.trial_data import (
+    CACHED_AT_ONCE,
     EVALUATED_AT_ONCE,
     Schedule,
     SeedData,
@@ -82,6 +83,13 @@ class Minibatches:
         batch = len(one.train) if self.schedule.batch is None else self.schedule.batch
         return len(self.data) == 1, len(self.variants) == 1, batch, one.dtype, one.device
 
+    @property
+    def portion(self) -> int:
+        """Cases that pass through the networks together at evaluation."""
+        most = CACHED_AT_ONCE if self.device.type == "cpu" else EVALUATED_AT_ONCE
+        count = len(self.data[0].validation)
+        return -(-count // -(-count // most))
+
     def draws(self, epoch: int) -> Iterator[Tensors]:
         """What every step of an epoch needs from outside, by name."""
         orders = [one.order(self.schedule, epoch) for one in self.data]
@@ -127,13 +135,14 @@ class Minibatches:
     def cases(self, part: str) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Inputs and right classes of a part, train, validation or test, in portions of one size.
 
-        The last portion begins with cases that came before, so that its size is that of the others; the
-        number of new cases, which stand last, comes with each.
+        The size is the same for all parts, unless one is smaller, so that one compiled evaluation serves
+        them. The last portion begins with cases that came before, to be as large as the others; the number
+        of new cases, which stand last, comes with each.
         """
         indices = [getattr(one, part) for one in self.data]
-        count = len(indices[0])
-        portions = -(-count // EVALUATED_AT_ONCE)
-        size, done = -(-count // portions), 0
+        count, done = len(indices[0]), 0
+        size = min(self.portion, count)
+        portions = -(-count // size)
         for end in (min(size * (i + 1), count) for i in range(portions)):
             some = slice(end - size, end)
             places = [(one, index[some]) for one, index in zip(self.data, indices, strict=True)]

@@ -21,6 +21,8 @@ from retroprop.stacking.keyed import Keyed
 STEPS_AT_ONCE = 32
 # Images that pass through a network together at evaluation.
 EVALUATED_AT_ONCE = 2048
+# The same for a group on a CPU: so few that what its members make of them stays in the cache.
+CACHED_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
