@@ -131,7 +131,7 @@ def test_a_stack_is_each_alone(name: str, train: bool, shared_input: bool):
     ],
 )  # fmt: skip
 def test_activations_are_shared(kind: type[nn.Module]):
-    assert type(check([kind() for _ in range(3)])) is SameForAll
+    assert isinstance(check([kind() for _ in range(3)]), SameForAll)
 
 
 CHOICES: dict[str, tuple[list[Make], bool]] = {

@@ -117,7 +117,8 @@ class KeptProducts(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, noise: Tensor | None, rule: Rule) -> Tensor:
         del noise, rule
-        return torch.bmm(weight, x) if bias is None else torch.baddbmm(bias.unsqueeze(-1), weight, x)
+        y = torch.bmm(weight, x)
+        return y if bias is None else y + bias.unsqueeze(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Sequence
 from functools import singledispatch
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,21 @@ class Twin(nn.Module):
 
     Its parameters and buffers carry the names of the original's, with a leading member dimension.
     `bounded` says that its slope is finite at every finite input, so that a member which does not take it
-    may still pass through it.
+    may still pass through it. `affine` says that it gives (x - centre) * slope + offset, of which
+    `coefficients` knows the three.
     """
 
     members: Members
     bounded: bool = False
+    affine: bool = False
+
+    def coefficients(self, pieces: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+        """Centre, slope and offset of each member, that broadcast over its part of x; None for x itself.
+
+        Args:
+            pieces: x `(some members, ...)`, which together hold all of this twin's members, in order.
+        """
+        raise NotImplementedError
 
 
 @singledispatch
@@ -187,9 +197,10 @@ class Choice(nn.Module):
     """Different modules for different members at one place.
 
     Where no branch holds tensors, all are computed and each member takes its own: fused into one kernel
-    that is cheaper than moving members about. Else each branch computes its members only, in the runs
-    in which they stand; a plan that orders members well has few runs. Either way no value of one member
-    reaches another.
+    that is cheaper than moving members about. Where all are affine, such as norms and the identity, one
+    affine map with each member's coefficients does for all. Else each branch computes its members only, in
+    the runs in which they stand; a plan that orders members well has few runs. Either way no value of one
+    member reaches another.
     """
 
     def __init__(self, branches: Sequence[nn.Module], places: Sequence[Sequence[int]]) -> None:
@@ -200,6 +211,7 @@ class Choice(nn.Module):
         branch_of = {k: i for i, place in enumerate(places) for k in place}
         self.runs = [(i, len(list(run))) for i, run in groupby(branch_of[k] for k in range(self.size))]
         self.by_mask = not any(True for branch in branches for _ in branch.state_dict())
+        self.affine = all(isinstance(branch, Twin) and branch.affine for branch in branches)
         for i, place in enumerate(places if self.by_mask else ()):
             mask = torch.zeros(self.size, dtype=torch.bool)
             mask[list(place)] = True
@@ -221,15 +233,44 @@ class Choice(nn.Module):
                 out = own if out is None else torch.where(at, own, out)
             assert out is not None
             return out
+        if self.affine:
+            return self._mapped(inputs[0], branches)
         pieces = [self._pieces(x) for x in inputs]
         done: list[Tensor | None] = [None] * len(self.runs)
         for i, branch in enumerate(branches):
             own = [r for r, (chosen, _) in enumerate(self.runs) if chosen == i]
-            out = branch(*(_joined([piece[r] for r in own]) for piece in pieces))
+            out = branch(*(joined([piece[r] for r in own]) for piece in pieces))
             lengths = [self.runs[r][1] for r in own]
             for r, part in zip(own, torch.split(out, lengths) if len(own) > 1 else (out,), strict=True):
                 done[r] = part
         return torch.cat([part for part in done if part is not None])
+
+    def _mapped(self, x: Tensor, branches: Sequence[nn.Module]) -> Tensor:
+        """What affine branches give: (x - centre) * slope + offset, with each member's coefficients."""
+        x = x.expand(self.size, *x.shape[1:])
+        ends = accumulate(length for _, length in self.runs)
+        # Slices, as the gradient of a split would join all pieces anew, also those that nobody takes.
+        pieces = [x[end - length : end] for end, (_, length) in zip(ends, self.runs, strict=True)]
+        rows: list[tuple[Tensor, ...] | None] = [None] * len(self.runs)
+        for i, branch in enumerate(branches):
+            own = [r for r, (chosen, _) in enumerate(self.runs) if chosen == i]
+            found = branch.coefficients([pieces[r] for r in own])  # type: ignore[operator]
+            if found is not None:
+                lengths = [self.runs[r][1] for r in own]
+                for r, *parts in zip(own, *(torch.split(values, lengths) for values in found), strict=True):
+                    rows[r] = tuple(parts)
+        like = next(row[0] for row in rows if row is not None)
+        as_it_is = (0.0, 1.0, 0.0)
+        centre, slope, offset = (
+            torch.cat(
+                [
+                    like.new_full((length, *like.shape[1:]), as_it_is[j]) if row is None else row[j]
+                    for row, (_, length) in zip(rows, self.runs, strict=True)
+                ]
+            )
+            for j in range(3)
+        )
+        return (x - centre) * slope + offset
 
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.shape[0] == 1:
@@ -237,7 +278,8 @@ class Choice(nn.Module):
         return torch.split(x, [length for _, length in self.runs])
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def joined(parts: list[Tensor]) -> Tensor:
+    """Parts `(some members, ...)` as one."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from retroprop.errors import RetropropError
-from retroprop.stacking.dispatch import Twin, stacked_tensors, twin
+from retroprop.stacking.dispatch import Twin, joined, stacked_tensors, twin
 
 
 class StackedNorm(Twin):
@@ -49,6 +49,7 @@ def exact(x: Tensor) -> Tensor:
 class StackedBatchNorm(StackedNorm):
     """K batch norms over the batch, and over images, each with running statistics of its own."""
 
+    affine = True
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -59,16 +60,24 @@ class StackedBatchNorm(StackedNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (member or 1, unit, batch) or (member or 1, batch, channel, ...) -> the same."""
-        x = exact(x)
+        centre, slope, offset = self.coefficients([x])
+        return (x - centre) * slope + offset
+
+    def coefficients(self, pieces: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        x = pieces[0]
         if self.training or self.running_mean is None or self.running_var is None:
             over = (2,) if x.ndim == 3 else (1, *range(3, x.ndim))
-            var, mean = torch.var_mean(x, dim=over, correction=0, keepdim=True)
+            found = [torch.var_mean(exact(one), dim=over, correction=0, keepdim=True) for one in pieces]
+            var, mean = (joined(list(values)) for values in zip(*found, strict=True))
             if self.training:
-                cases = x.numel() // mean.numel()
+                cases = x[:1].numel() // mean[:1].numel()
                 self._track(mean.detach().flatten(1), var.detach().flatten(1), cases)
         else:
             mean, var = by_unit(self.running_mean, x), by_unit(self.running_var, x)
-        return self.scaled((x - mean) * torch.rsqrt(var + self.eps))
+        slope, offset = torch.rsqrt(var + self.eps), torch.zeros_like(mean)
+        if self.weight is not None:
+            slope = slope * by_unit(self.weight, x)
+        return mean, slope, offset if self.bias is None else by_unit(self.bias, x)
 
     def _track(self, mean: Tensor, var: Tensor, cases: int) -> None:
         # The engine reads what is assigned here and hands it back at the next step.

@@ -34,7 +34,7 @@ class StackedLinear(Twin):
             x = x.expand(self.weight.shape[0], *x.shape[1:])
         if self.bias is None:
             return torch.bmm(self.weight, x)
-        return torch.baddbmm(self.bias.unsqueeze(-1), self.weight, x)
+        return torch.bmm(self.weight, x) + self.bias.unsqueeze(-1)
 
 
 class SameForAll(Twin):
@@ -50,6 +50,15 @@ class SameForAll(Twin):
         return self.module(*inputs)
 
 
+class StackedIdentity(SameForAll):
+    """Gives what it is given."""
+
+    affine = True
+
+    def coefficients(self, pieces: Sequence[Tensor]) -> None:
+        return None
+
+
 def share_elementwise(kind: type[nn.Module], *, bounded: bool = False) -> None:
     """Declare that a module works element by element and holds no tensors.
 
@@ -61,13 +70,18 @@ def share_elementwise(kind: type[nn.Module], *, bounded: bool = False) -> None:
     twin.register(kind)(lambda first, modules: SameForAll(first, bounded))
 
 
-for _kind in (nn.Identity, nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.Hardtanh, nn.ReLU6):
+for _kind in (nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.Hardtanh, nn.ReLU6):
     share_elementwise(_kind, bounded=True)
 for _steeper in (
     nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Softsign, nn.Hardswish,
     nn.Hardsigmoid,
 ):  # fmt: skip
     share_elementwise(_steeper)
+
+
+@twin.register(nn.Identity)
+def _(first: nn.Identity, modules: Sequence[nn.Identity]) -> nn.Module:
+    return StackedIdentity(first, bounded=True)
 
 
 @twin.register(nn.Linear)
