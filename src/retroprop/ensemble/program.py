@@ -177,9 +177,7 @@ class Program:
         self, parameters: Tensors, buffers: Tensors, x: Tensor, t: Tensor, noise: Tensors
     ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
         """The sum over members, whose gradient is each member's own."""
-        # As views, because torch.compile (2.14) takes the tensors that `grad` was given for constants and
-        # skips the backward pass of an autograd.Function that sees no others.
-        tensors = {**{name: p.view_as(p) for name, p in parameters.items()}, **buffers, **noise}
+        tensors = {**parameters, **buffers, **noise}
         with products_in(self.precision, x.device):
             out = functional_call(self.network, tensors, (x,))
         values = self.loss(out.to(t.dtype), t, 1)
