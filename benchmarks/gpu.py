@@ -2,9 +2,9 @@
 
 1,600 trainings of 784-256-256-256-10 on MNIST (32 arms, 5 rates, 10 seeds, 10 epochs, batch 128) as the
 planner groups them; the same network by Lightning, one after another; the share of the roofline, from the
-products and bytes that a step needs at least and ceilings measured in the same run; and a small
-convolutional network over seeds. Each part stands alone: one that fails leaves its reason in the result
-file. `--smoke` runs everything tiny on the CPU and writes nothing.
+products and bytes that a step needs at least and ceilings measured in the same run; a small convolutional
+network over seeds; and sparse backward passes (benchmarks/gpu_sparse.py). Each part stands alone: one that
+fails leaves its reason in the result file. `--smoke` runs everything tiny on the CPU and writes nothing.
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import gpu_sparse
 from benchmarks.engine_vs_loop import lightning_epochs
 from benchmarks.measuring import made_on
 from retroprop.data.dataset import Dataset
@@ -209,6 +210,13 @@ def conv_over_seeds(count: int) -> dict[str, Any]:
     return {"members": count, "one by one / together": round(min(waited(alone) for _ in range(2)) / ours, 2)}
 
 
+def table_7(dtype: torch.dtype) -> dict[str, Any]:
+    """Table 7 of meProp, products of float32 in tf32."""
+    with tf32("tf32"):
+        width, cases = (64, 32) if SMOKE else (8192, 1024)
+        return gpu_sparse.table_7(DEVICE, width, cases, dtype)
+
+
 def attempted(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a part finds, or why it does not."""
     try:
@@ -232,6 +240,15 @@ def main() -> None:
     first = f"trainings, {precisions[0]}"
     parts["Lightning"] = lambda: by_lightning(data, result[first]["seconds"], result[first]["trainings"])
     parts["resnet20 over seeds"] = lambda: conv_over_seeds(2 if SMOKE else 8)
+    wide, rows = (64, 32) if SMOKE else (4096, 8192)
+    parts["sparse backward, 4096 x 4096, 8,192 rows, bf16"] = lambda: gpu_sparse.large_layer(
+        ceilings("bf16"), DEVICE, wide, rows
+    )
+    parts["meProp, table 7, tf32"] = lambda: table_7(torch.float32)
+    parts["meProp, table 7, bf16"] = lambda: table_7(torch.bfloat16)
+    parts["memory of Adam steps, sparse / dense"] = lambda: gpu_sparse.adam_memory(
+        DEVICE, 64 if SMOKE else 4096
+    )
     for name, part in parts.items():
         result[name] = attempted(part)
         sys.stdout.write(f"{name}: {json.dumps(result[name])}\n")

@@ -1,11 +1,14 @@
-"""The result sections of README and docs/performance.md, written from the result files beside this one."""
+"""The result sections of README and docs, written from the result files beside this one."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import readme_sparse
+
 FOLDER = Path(__file__).parent
-PAGES = (FOLDER.parent / "README.md", FOLDER.parent / "docs" / "performance.md")
+DOCS = FOLDER.parent / "docs"
+PAGES = (FOLDER.parent / "README.md", DOCS / "performance.md", DOCS / "sparse.md")
 
 
 def _result(name: str) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def _on_gpu(gpu: dict[str, Any]) -> str:
 
 def rendered(text: str) -> str:
     """A page with its result sections filled in."""
-    for name, found in {**sections(), **performance()}.items():
+    for name, found in {**sections(), **performance(), **readme_sparse.sections()}.items():
         start = f"<!-- result: {name} -->\n"
         if start not in text:
             continue

@@ -160,7 +160,7 @@ def _size(count: int, least: int, most: int) -> int:
 def _options(gradient: Tensor, k: int, block: int, weighed: bool) -> dict[str, Any]:
     """Sizes of tiles: fixed, so that the same call gives the same numbers."""
     small = gradient.dtype != torch.float32
-    exact = torch.get_float32_matmul_precision() == "highest"
+    exact = torch.backends.cuda.matmul.fp32_precision != "tf32"
     run = block & -block  # the largest power of two that divides the block
     return {
         "WEIGHED": weighed,

@@ -1,0 +1,123 @@
+"""The result sections of docs/sparse.md, from benchmarks/sparse_backprop.json and two landmarks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def sections() -> dict[str, str]:
+    """Text of every result section, by name; "not measured" where there is no result."""
+    speed = _result("benchmarks/sparse_backprop.json")
+    return {
+        **(_speed(speed) if speed else dict.fromkeys(_SPEED, "Not measured.")),
+        "sparse meprop": _landmark(_result("experiments/sun2017_meprop.json"), "experiments.sun2017_meprop"),
+        "sparse ssprop": _landmark(
+            _result("experiments/zhong2024_ssprop.json"), "experiments.zhong2024_ssprop"
+        ),
+    }
+
+
+_SPEED = ("sparse linear", "sparse break-even", "sparse convolution", "sparse masked")
+
+
+def _result(name: str) -> dict[str, Any] | None:
+    path = ROOT / name
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found if found and "date" in found else None
+
+
+def _speed(speed: dict[str, Any]) -> dict[str, str]:
+    made = (
+        f"Measured on {speed['date']} with {speed['machine']}, torch {speed['torch']}, by "
+        "`python -m benchmarks.sparse_backprop`."
+    )
+    rows = [
+        f"| {100 * float(keep):g} % | {row['dense / sparse']} | {100 * row['floor / sparse']:.0f} % |"
+        for keep, row in speed["linear 1024 x 1024"].items()
+    ]
+    step, memory = speed["training step, 3 x 1024, 5 %"], speed["peak memory of Adam steps, sparse / dense"]
+    table = speed["break-even"]
+    shares = list(next(iter(table.values())))
+    widths = [
+        f"| {width} | {' | '.join(str(row[share]) for share in shares)} |" for width, row in table.items()
+    ]
+    images = [
+        f"| {name} | {row['dense / sparse']} | {100 * row['floor / sparse']:.0f} % |"
+        for name, row in speed["convolution 3x3, 20 %"].items()
+    ]
+    masked = [ratio for row in speed["masked"].values() for ratio in row.values()]
+    each = speed["per example, 1024 x 1024"]
+    return {
+        "sparse linear": "\n".join(
+            [
+                "| kept | dense time / sparse time | share of the floor |",
+                "|---|---|---|",
+                *rows,
+                "",
+                "A whole training step of three layers of 1,024 units at 5 %, dense time over sparse time: "
+                + ", ".join(f"{ratio} with {name}" for name, ratio in step.items())
+                + ". Peak memory of whole Adam steps, over that of dense ones: at most "
+                + f"{max(memory.values())}. "
+                + made,
+            ]
+        ),
+        "sparse break-even": "\n".join(
+            [
+                f"| units | {' | '.join(f'{100 * float(share):g} %' for share in shares)} |",
+                "|---" * (len(shares) + 1) + "|",
+                *widths,
+                "",
+                made,
+            ]
+        ),
+        "sparse convolution": "\n".join(
+            ["| layer | dense time / sparse time | share of the floor |", "|---|---|---|", *images, "", made]
+        ),
+        "sparse masked": (
+            f"Masked passes take between {1 / max(masked):.2f} and {1 / min(masked):.2f} times as long as "
+            "dense ones (layers of 256 to 1,024 units, 80 and 90 % kept). With units of every case they take "
+            + " and ".join(
+                f"{1 / row['dense / sparse']:.2f} times as long at {100 * float(keep):g} %"
+                for keep, row in each.items()
+            )
+            + f" (1,024 units). {made}"
+        ),
+    }
+
+
+def _landmark(found: dict[str, Any] | None, module: str) -> str:
+    if found is None:
+        return "Not measured."
+    claims = [
+        f"| {claim['says']} | {claim['paper']} | {claim['mean']:+.2f} [{claim['interval'][0]:+.2f}, "
+        f"{claim['interval'][1]:+.2f}] | {claim['verdict']} |"
+        for claim in found["claims"]
+    ]
+    counted = found.get("operations of a step, share of dense", {})
+    arms = [
+        f"| {arm} | {accuracy:.2f} | {counted.get(arm, '')} | {found['seconds a trial'][arm]:g} |"
+        for arm, accuracy in found["accuracy, %"].items()
+    ]
+    lines = [
+        "| claim | the paper | ours, points [95 % interval] | verdict |",
+        "|---|---|---|---|",
+        *claims,
+        "",
+        "| arm | test accuracy, % | operations of a step, of dense | seconds a trial |",
+        "|---|---|---|---|",
+        *arms,
+        "",
+    ]
+    for name, book in found.items():
+        if name.startswith("bookkeeping"):
+            said = f"{name.capitalize()}: {book['saved, %']} % of the convolutions' backward operations are "
+            lines += [f"{said}saved (the paper: 40; {book['verdict']}).", ""]
+    lines += [*(f"- {deviation}" for deviation in found["deviations"]), ""]
+    seeds = found["claims"][0]["seeds"]
+    lines.append(
+        f"{seeds} paired seeds. Measured on {found['date']} with {found['machine']}, torch {found['torch']}, "
+        f"by `python -m {module}`."
+    )
+    return "\n".join(lines)
