@@ -68,6 +68,14 @@ def test_the_study_file_in_the_readme_can_be_planned():
     assert len([arm for arm in study.arms if not arm.reference]) == 3 * 3 * 2
 
 
+def test_the_block_on_sparse_layers_runs():
+    text = (ROOT / "docs" / "sparse.md").read_text(encoding="utf-8")
+    names = {"__name__": "docs"}
+    exec(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0], names)
+    assert names["weight"].grad.any(1).sum() == round(0.05 * 1024)
+    assert type(names["fixed"].network[0]) is names["SparseLinear"]
+
+
 @pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
 def test_results_on_a_page_are_those_of_the_result_files(page):
     text = page.read_text(encoding="utf-8")

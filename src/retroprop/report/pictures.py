@@ -157,7 +157,7 @@ def cost_picture(summary: Summary) -> Picture | None:
     svg = costs(tuple(str(place) for place, _ in placed), tuple(100 * row.test.mean for row in rows), axes)
     caption = (
         "What each arm gives against what it costs; up and to the left is better. Numbers are the "
-        "arms' places by validation accuracy."
+        "arms' places by validation accuracy; where points lie close together, the best one's is shown."
     )
     if not measured:
         caption += " Joules were not measured."

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from retroprop.report.figures.svg import ACCENT, INK, new_figure, plain_axes, to_svg
 
-_MARKED = 40
-"""At most so many arms carry their marks; more would cover each other."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_APART = (24.0, 11.0)
+"""Points across and up between two marks; one that would lie nearer to another is left out."""
 
 
 @final
@@ -25,7 +28,7 @@ def costs(marks: Sequence[str], accuracy: Sequence[float], found: Sequence[Cost]
     """Draws accuracy against each cost.
 
     Args:
-        marks: Of the arms, a letter or number or two each.
+        marks: Of the arms, a letter or number or two each; the first ones come before others in their way.
         accuracy: In percent, by arm.
         found: Kinds of cost; one without any finite number is left out.
 
@@ -42,8 +45,19 @@ def costs(marks: Sequence[str], accuracy: Sequence[float], found: Sequence[Cost]
         axes.plot(cost.values, accuracy, "o", markersize=5, markeredgecolor=ACCENT, markerfacecolor="none")
         axes.set_xlabel(cost.unit, fontsize=9)
         axes.set_xlim(left=0, right=1.25 * max(v for v in cost.values if np.isfinite(v)))
-        if len(marks) <= _MARKED:
-            for mark, x, y in zip(marks, cost.values, accuracy, strict=True):
-                axes.annotate(mark, (x, y), xytext=(5, 2), textcoords="offset points", fontsize=8, color=INK)
+        axes.set_ylim(min(accuracy) - 4, max(max(accuracy) + 4, 100))
+        _mark(axes, marks, list(zip(cost.values, accuracy, strict=True)))
     grid[0, 0].set_ylabel("test accuracy, %", fontsize=9)
     return to_svg(figure, "costs", "Test accuracy against operations, seconds and joules")
+
+
+def _mark(axes: "Axes", marks: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
+    """Write marks beside points, as many as do not cover each other."""
+    taken: list[tuple[float, float]] = []
+    for mark, point in zip(marks, points, strict=True):
+        if not np.isfinite(point).all():
+            continue
+        x, y = axes.transData.transform(point) * 72 / axes.figure.dpi
+        if all(abs(x - left) >= _APART[0] or abs(y - low) >= _APART[1] for left, low in taken):
+            taken.append((x, y))
+            axes.annotate(mark, point, xytext=(5, -3), textcoords="offset points", fontsize=8, color=INK)
