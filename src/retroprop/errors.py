@@ -11,9 +11,9 @@ class RetropropError(ValueError):
 class UnknownName(RetropropError):
     """A name that nothing carries."""
 
-    def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, given: object, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = difflib.get_close_matches(given, names, n=1)
+        close = difflib.get_close_matches(str(given), names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"Unknown {kind} {given!r}.{hint} Known: {', '.join(names)}.")
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from retroprop.errors import NothingMatched, RetropropError
 from retroprop.lightning import SparseSchedule
+from retroprop.lightning.sparse_schedule import realised_density
 from retroprop.sparse import SparseConv2d, SparseLinear
 
 pytestmark = [
@@ -59,8 +60,8 @@ def fit(
 
 
 def backward_flops(cases: int) -> tuple[int, int]:
-    """Of the conv and the linear layer."""
-    return 4 * cases * 8 * 16 * 9, 4 * cases * 8 * 128
+    """Of the conv, whose input needs no gradient, and of the linear layer."""
+    return 2 * cases * 8 * 16 * 9, 4 * cases * 8 * 128
 
 
 def test_epochs_alternate_and_savings_add_up(tmp_path: Path):
@@ -94,6 +95,30 @@ def test_hooks_are_gone_after_the_fit(tmp_path: Path):
     script = Script()
     fit(script, SparseSchedule(), tmp_path, epochs=1)
     assert not script.conv._forward_hooks
+
+
+def test_a_fit_that_fails_leaves_nothing_behind(tmp_path: Path):
+    class Failing(Script):
+        fails = True
+
+        def on_after_backward(self) -> None:
+            if self.fails:
+                raise ArithmeticError("as it happens")
+
+    script, callback = Failing(), SparseSchedule()
+    with pytest.raises(ArithmeticError):
+        fit(script, callback, tmp_path / "first", epochs=1)
+    assert not script.conv._forward_hooks
+    script.fails = False
+    rows = fit(script, callback, tmp_path / "second", epochs=1)
+    conv, linear = backward_flops(CASES)
+    assert float(rows[0]["sparse/saved_flops"]) == pytest.approx(conv * 0.75 + linear * 0.5)
+
+
+def test_blocks_are_counted_as_they_are_kept():
+    layer = SparseLinear(6, 8, select="variance", keep=0.5, block=4)
+    gradient = torch.tensor([[1.0, 0, 0, 0, 0.1, 0, 0, 0]]).repeat(3, 1)
+    assert float(realised_density(layer, gradient)) == 0.5
 
 
 def test_a_module_without_sparse_layers_is_refused(tmp_path: Path):

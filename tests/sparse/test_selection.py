@@ -69,6 +69,19 @@ def test_the_mean_over_draws_is_the_dense_gradient(select: str, per: str, block:
     assert not torch.allclose(kept_of(gradient, rule, torch.full_like(gradient, 0.3)), gradient)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("per", PER)
+def test_the_mean_is_kept_in_half_precision_too(per: str, dtype: torch.dtype):
+    """Of a wide layer, where sums of shares in half precision would lose most units."""
+    gradient = torch.rand(2, 1024, generator=torch.Generator().manual_seed(0)).to(dtype)
+    rule, draws = Rule(0.25, per, "importance"), 2000  # type: ignore[arg-type]
+    total = torch.zeros(2, 1024)
+    for i in range(draws):
+        total += kept_of(gradient, rule, torch.full((2, 1024), (i + 0.5) / draws)).float()
+    small = gradient.float() < 0.1
+    assert float((total / draws)[small].sum() / gradient.float()[small].sum()) == pytest.approx(1, abs=0.01)
+
+
 def kept_of(gradient: Tensor, rule: Rule, noise: Tensor) -> Tensor:
     """The gradient `(case, unit)` that the rule keeps."""
     size = rule.size(gradient, [0] if rule.per == "batch" else []).reshape(-1, gradient.shape[1])

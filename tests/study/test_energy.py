@@ -44,7 +44,7 @@ def test_windows_are_of_thirty_seconds_or_more_and_of_whole_groups():
     found = []
     for group, seconds in enumerate([10, 10, 15, 40, 5]):
         device.sleep(seconds)
-        found.append(meter.finished(group, float(seconds - 1)))
+        found.append(meter.finished(group, compiling=1.0))
     assert [window is None for window in found] == [True, True, False, False, True]
     first, second = found[2], found[3]
     assert (first.seconds, first.joules) == (35, 35 * 300)
@@ -52,12 +52,29 @@ def test_windows_are_of_thirty_seconds_or_more_and_of_whole_groups():
     assert (second.seconds, second.groups) == (40, {3: 39.0})
 
 
-def test_joules_are_shared_out_by_seconds_and_nothing_is_lost():
+def test_a_group_that_failed_or_began_earlier_charges_nobody():
+    device = Device()
+    meter = device.meter()
+    device.watts = 300
+    device.sleep(600)
+    failed = meter.finished(0, measured=False)
+    device.sleep(20)
+    assert meter.finished(1) is None
+    device.sleep(20)
+    window = meter.finished(2, measured=False)
+    assert (failed.groups, window.groups) == ({}, {1: 20.0})
+    found = trial_joules(
+        [failed.as_row(), window.as_row()], {"a": (0, 600.0), "b": (1, 15.0), "c": (2, 999.0)}
+    )
+    assert found == {"b": pytest.approx(20 * 300)}
+
+
+def test_joules_are_shared_out_by_time():
     windows = [
-        {"joules": 900.0, "seconds": 30.0, "idle_watts": 5.0, "device": "d", "groups": {"1": 20.0, "2": 10.0}}
+        {"joules": 900.0, "seconds": 30.0, "idle_watts": 5.0, "device": "d", "groups": {"1": 20.0, "2": 8.0}}
     ]
     found = trial_joules(windows, {"a": (1, 15.0), "b": (1, 5.0), "c": (2, 10.0), "unmeasured": (3, 4.0)})
-    assert found == {"a": 450.0, "b": 150.0, "c": 300.0}
+    assert found == {"a": 450.0, "b": 150.0, "c": 240.0}
     assert summary([]) == "not measured"
     assert summary(windows)["mean watts"] == 30.0
 
@@ -119,6 +136,7 @@ def test_a_missing_library_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr("retroprop.study.energy._uuid", lambda: "GPU-this one")
     counter, reason = find_counter("cuda")
     assert counter is None
     assert "pip install 'retroprop[energy]'" in reason
@@ -130,10 +148,15 @@ def test_a_counter_in_millijoules_is_read_in_joules(monkeypatch):
 
     fake = types.ModuleType("pynvml")
     fake.nvmlInit = lambda: None
-    fake.nvmlDeviceGetHandleByIndex = lambda index: index
+    fake.nvmlDeviceGetHandleByUUID = {"GPU-this one": 7}.__getitem__
     fake.nvmlDeviceGetName = lambda handle: b"Some GPU"
     fake.nvmlDeviceGetTotalEnergyConsumption = lambda handle: np.uint64(2_500)
     monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr("retroprop.study.energy._uuid", lambda: "GPU-this one")
     counter, reason = find_counter("cuda")
     assert not reason
     assert (counter.device, counter.joules()) == ("Some GPU", 2.5)
+    monkeypatch.setattr("retroprop.study.energy._uuid", lambda: "GPU-another one")
+    counter, reason = find_counter("cuda")
+    assert counter is None
+    assert "gives no count" in reason

@@ -1,7 +1,6 @@
 """Sparse back-propagation: only the k strongest error signals of a layer go back."""
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import final
 
 from torch import nn
@@ -9,9 +8,12 @@ from torch import nn
 from retroprop.errors import NothingMatched, RetropropError
 from retroprop.fix import ModelFix, Paper, Stage
 from retroprop.sparse.layers import SparseConv2d, SparseLayer, SparseLinear
+from retroprop.sparse.patterns import fits, keeps, listed
 from retroprop.sparse.schedule import Kind, Schedule
 from retroprop.sparse.selection import Per, Rule, Select
 from retroprop.surgery import Site, Surgeon
+
+_KINDS: dict[type, type[SparseLayer]] = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
 
 
 @final
@@ -61,19 +63,27 @@ class SparseBackprop(ModelFix):
         try:
             self._rule(self.keep)
             Schedule(self.schedule, self.dense_epochs)
-            for _, keep in self._own():
+            listed(self.skip)
+            for _, keep in keeps(self.layers):
                 self._rule(keep)
         except RetropropError as error:
             error.args = (f"sparse_backprop: {error}",)
             raise
 
     def rewrite(self, network: nn.Module, surgeon: Surgeon) -> nn.Module:
-        names = [site.name for site in surgeon.sites("linear")]
-        for pattern in [*_listed(self.skip), *(pattern for pattern, _ in self._own())]:
-            if not any(_fits(name, pattern) for name in names):
+        kinds = {site.name: type(site.module) for site in surgeon.sites("linear")}
+        wanted = [pattern for pattern, _ in keeps(self.layers)]
+        for pattern in ["*", *listed(self.skip), *wanted]:
+            found = {name: kind for name, kind in kinds.items() if fits(name, pattern)}
+            if kinds and not found:
                 raise NothingMatched(
                     f"sparse_backprop was given the layer name {pattern!r}, which no hidden layer has. "
-                    f"They are: {', '.join(names)}."
+                    f"They are: {', '.join(kinds)}."
+                )
+            if found and pattern in ("*", *wanted) and not _KINDS.keys() & set(found.values()):
+                held = ", ".join(sorted({kind.__name__ for kind in found.values()}))
+                raise NothingMatched(
+                    f"sparse_backprop swaps Linear and Conv2d; at {pattern!r} it found {held} alone."
                 )
         surgeon.fill("linear", self._sparse)
         return surgeon.network
@@ -81,40 +91,15 @@ class SparseBackprop(ModelFix):
     def _rule(self, keep: float) -> Rule:
         return Rule(keep, self.per, self.select, self.block)
 
-    def _own(self) -> list[tuple[str, float]]:
-        """Patterns of `layers`, and what they keep."""
-        found = []
-        for part in _listed(self.layers):
-            pattern, _, text = (one.strip() for one in part.partition("="))
-            try:
-                found.append((pattern, float(text) if "." in text else int(text)))
-            except ValueError:
-                wrong = f"layers={part!r} was given; expected NAME = KEEP, such as layer1 = 0.5."
-                raise RetropropError(wrong) from None
-        return found
-
     def _sparse(self, site: Site) -> nn.Module | None:
-        kinds: dict[type, type[SparseLayer]] = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
-        if (
-            site.module is None
-            or type(site.module) not in kinds
-            or any(_fits(site.name, one) for one in _listed(self.skip))
-        ):
+        kind = _KINDS.get(type(site.module))
+        if site.module is None or kind is None or any(fits(site.name, one) for one in listed(self.skip)):
             return None
-        keep = next((keep for pattern, keep in self._own() if _fits(site.name, pattern)), self.keep)
-        return kinds[type(site.module)].like(
+        keep = next((keep for pattern, keep in keeps(self.layers) if fits(site.name, pattern)), self.keep)
+        return kind.like(
             site.module,
             self._rule(keep),
             dense_bias=self.dense_bias,
             schedule=Schedule(self.schedule, self.dense_epochs),
             tokens=() if site.channels_first else site.shape[:-1],
         )
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Whether a pattern means a layer, or a module that holds it."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -46,6 +46,7 @@ class SparseSchedule(lightning.Callback):
                 "SparseSchedule found no sparse layer in the LightningModule. Put them there first: "
                 "retroprop.apply(network, retroprop.fixes.SparseBackprop()).network."
             )
+        self._take_off()  # of a fit that was cut short
         for name, layer in layers.items():
             if self.schedule is not None:
                 layer.schedule = self.schedule
@@ -65,11 +66,20 @@ class SparseSchedule(lightning.Callback):
             density = float(torch.stack(kept).mean()) if kept else layer.density()
             done += density * self._flops.get(name, 0)
         self.saved_flops += whole - done
-        values = {"sparse/density": done / whole if whole else 1.0, "sparse/saved_flops": self.saved_flops}
-        pl_module.log_dict(values, on_step=False, on_epoch=True)
+        logged: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        pl_module.log("sparse/density", done / whole if whole else 1.0, **logged)
+        # Every device leaves out its own; float64 would not reach all of them.
+        pl_module.log("sparse/saved_flops", self.saved_flops, reduce_fx="sum", **logged)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off."""
+        self._take_off()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the hooks off."""
+        self._take_off()
+
+    def _take_off(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -84,17 +94,20 @@ class SparseSchedule(lightning.Callback):
 
     def _counting(self, name: str) -> Any:
         def count(layer: SparseLayer, given: Any, out: Tensor) -> None:
-            if not (layer.training and out.requires_grad):
-                return
-            self._flops[name] = self._flops.get(name, 0) + backward_flops(layer, out.numel())
-            if layer.active and not layer.rule.fixed:
-                out.register_hook(partial(self._measure, name, layer))  # type: ignore[no-untyped-call]
+            if layer.training and out.requires_grad:
+                weight = layer.weight
+                assert isinstance(weight, Tensor)
+                products = int(given[0].requires_grad) + int(weight.requires_grad)
+                out.register_hook(partial(self._measure, name, layer, products))  # type: ignore[no-untyped-call]
 
         return count
 
-    def _measure(self, name: str, layer: SparseLayer, gradient: Tensor) -> None:
-        """The share of the units that a number which follows the gradient comes to."""
-        self._kept.setdefault(name, []).append(realised_density(layer, gradient.detach()))
+    def _measure(self, name: str, layer: SparseLayer, products: int, gradient: Tensor) -> None:
+        """Count a backward pass, of one product or both, and what a changing number of units comes to."""
+        flops = backward_flops(layer, gradient.numel()) * products // 2
+        self._flops[name] = self._flops.get(name, 0) + flops
+        if layer.active and not layer.rule.fixed:
+            self._kept.setdefault(name, []).append(realised_density(layer, gradient.detach()))
 
 
 def realised_density(layer: SparseLayer, gradient: Tensor) -> Tensor:
@@ -106,4 +119,5 @@ def realised_density(layer: SparseLayer, gradient: Tensor) -> Tensor:
         size = size if layer.rule.per == "batch" else size.T
     else:
         size = layer.rule.size(gradient.flatten(0, -2), [0] if layer.rule.per == "batch" else [])
-    return vcas_units(size, layer.rule.keep).float().mean() / layer.units
+    blocks = layer.rule.blocked(size)
+    return vcas_units(blocks, layer.rule.keep).float().mean() * layer.rule.block / layer.units

@@ -116,8 +116,14 @@ def _row(results: Results, choices: Choices, arm: int) -> ArmRow:
         parameters=mean(lambda t: t.parameters),
         flops=mean(lambda t: t.flops),
         seconds=mean(lambda t: t.seconds),
-        joules=mean(lambda t: t.joules),
+        joules=_mean_of_measured([t.joules for t in trials]),
     )
+
+
+def _mean_of_measured(values: Sequence[float]) -> float:
+    """Mean of the values that are there; NaN when none is."""
+    found = [value for value in values if np.isfinite(value)]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def _train(trial: TrialResult, chance: float) -> float:

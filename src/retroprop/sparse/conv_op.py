@@ -51,6 +51,8 @@ def conv2d(
     Source: Zhong, Huang & Shi 2024 (ssProp): channels by the mean magnitude of their gradient.
     """
     rule = Rule(keep, per, select, block)
+    check_inputs("conv2d", input, weight, bias, noise, groups=groups)
+    rule.check_units(len(weight))
     return sparse_conv2d(input, weight, bias, stride, padding, dilation, groups, rule, dense_bias, noise)
 
 
@@ -67,7 +69,7 @@ def sparse_conv2d(
     noise: Tensor | None = None,
 ) -> Tensor:
     """`conv2d` with a rule that is there already."""
-    check_inputs("conv2d", input, weight, groups=groups)
+    check_inputs("conv2d", input, weight, bias, noise, groups=groups)
     out = weight.shape[0]
     if rule.dense(out):
         return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
@@ -76,7 +78,8 @@ def sparse_conv2d(
     strides, dilations = _pair(stride), _pair(dilation)
     x, around = _padded(x, padding, (weight.shape[2], weight.shape[3]), strides, dilations)
     if rule.draws and noise is None:
-        noise = torch.rand(len(x) if rule.per == "example" else 1, out, device=x.device)
+        cases = len(x) if rule.per == "example" else 1
+        noise = torch.rand(cases, out, dtype=torch.float32, device=x.device)
     y = _operator(x, weight, bias, noise, strides, around, dilations, groups, *packed(rule, dense_bias))
     return y if input.ndim == 4 else y.squeeze(0)
 
@@ -137,14 +140,14 @@ def _backward(
     size = rule.size(gradient, [0, 2, 3] if rule.per == "batch" else [2, 3]).reshape(-1, out)
     depthwise = groups == out == x.shape[1]
     geometry = (stride, padding, dilation)
-    if gathers(rule, out) and (groups == 1 or depthwise):
+    if gathers(rule, out, groups=groups, inputs=x.shape[1]):
         units, factor = kept_indices(size, rule, noise)
         kept = channels(gradient, units[0])
         if factor is not None:
-            kept = kept * factor[0].to(kept.dtype).view(-1, 1, 1)
+            kept = (kept * factor[0].view(-1, 1, 1)).to(kept.dtype)
         found = _gathered(kept, x, weight, units[0], depthwise, geometry, wanted)
     else:
-        kept = gradient * multipliers(size, rule, noise).to(gradient.dtype)[:, :, None, None]
+        kept = (gradient * multipliers(size, rule, noise)[:, :, None, None]).to(gradient.dtype)
         found = _products_of(kept, x, weight, geometry, groups, wanted)
     to_input, to_weight, to_bias = found
     if dense_bias and wanted[2]:
@@ -214,4 +217,5 @@ _operator = Operator(
     _forward,
     _backward,
     _products,
+    images=True,
 ).register()

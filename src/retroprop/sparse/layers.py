@@ -57,7 +57,9 @@ class SparseLayer(Keyed, Scheduled):
         self.per_case = rule.per == "example"
         drawn = rule.draws and not rule.dense(self.units)
         self.shape = ((*tokens, self.units) if self.per_case else (self.units,)) if drawn else None
-        self.register_buffer("noise", torch.empty(0), persistent=False)
+        weight = self.weight
+        assert isinstance(weight, Tensor)
+        self.register_buffer("noise", torch.empty(0, device=weight.device), persistent=False)
         return self
 
     @property
@@ -117,7 +119,9 @@ class SparseLinear(SparseLayer, nn.Linear):
         dense_bias: bool = False,
     ) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
-        self.keep_by(Rule(keep, per, select, block), dense_bias=dense_bias)
+        rule = Rule(keep, per, select, block)
+        rule.check_units(out_features)
+        self.keep_by(rule, dense_bias=dense_bias)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """input: (batch, ..., in) -> (batch, ..., out)."""
@@ -151,7 +155,9 @@ class SparseConv2d(SparseLayer, nn.Conv2d):
         **further: Any,
     ) -> None:
         nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, *geometry, **further)
-        self.keep_by(Rule(keep, per, select, block), dense_bias=dense_bias)
+        rule = Rule(keep, per, select, block)
+        rule.check_units(out_channels)
+        self.keep_by(rule, dense_bias=dense_bias)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """input: (batch, in, height, width) -> (batch, out, height, width)."""

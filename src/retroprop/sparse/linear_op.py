@@ -44,7 +44,10 @@ def linear(
 
     Source: Sun et al. 2017 (meProp), section 2.
     """
-    return sparse_linear(input, weight, bias, Rule(keep, per, select, block), dense_bias, noise)
+    rule = Rule(keep, per, select, block)
+    check_inputs("linear", input, weight, bias, noise)
+    rule.check_units(len(weight))
+    return sparse_linear(input, weight, bias, rule, dense_bias, noise)
 
 
 def sparse_linear(
@@ -56,14 +59,14 @@ def sparse_linear(
     noise: Tensor | None = None,
 ) -> Tensor:
     """`linear` with a rule that is there already."""
-    check_inputs("linear", input, weight)
+    check_inputs("linear", input, weight, bias, noise)
     out = weight.shape[0]
-    if rule.dense(out):
+    if rule.dense(out) or not weight.numel():
         return functional.linear(input, weight, bias)
     rule.k(out)
     if rule.draws and noise is None:
         cases = input.shape[:-1].numel() if rule.per == "example" else 1
-        noise = torch.rand(cases, out, device=input.device)
+        noise = torch.rand(cases, out, dtype=torch.float32, device=input.device)
     return _operator(input, weight, bias, noise, *packed(rule, dense_bias))
 
 
@@ -80,7 +83,7 @@ def _backward(
     dense_bias: bool,
     wanted: Wanted,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    g, rows = gradient.reshape(-1, weight.shape[0]), x.reshape(-1, weight.shape[1])
+    g, rows = (t.flatten(0, -2) if t.ndim > 1 else t.unsqueeze(0) for t in (gradient, x))
     over = [0] if rule.per == "batch" else []
     size = rule.size(g, over).reshape(-1, weight.shape[0])
     if noise is not None:
@@ -89,7 +92,7 @@ def _backward(
         units, factor = kept_indices(size, rule, noise)
         found = _kept_products(g, rows, weight, units[0], None if factor is None else factor[0], wanted, rule)
     else:
-        found = _masked(g * multipliers(size, rule, noise).to(g.dtype), rows, weight, wanted)
+        found = _masked((g * multipliers(size, rule, noise)).to(g.dtype), rows, weight, wanted)
     to_input, to_weight, to_bias = found
     if dense_bias and wanted[2]:
         to_bias = g.sum(0)
@@ -144,7 +147,7 @@ def _gathered(
         some = units[first : first + _AT_ONCE]
         kept = g.index_select(1, some)
         if factor is not None:
-            kept = kept * factor[first : first + _AT_ONCE].to(kept.dtype)
+            kept = (kept * factor[first : first + _AT_ONCE]).to(kept.dtype)
         if to_weight is not None:
             to_weight.index_copy_(0, some, kept.mT @ x)
         if to_bias is not None:
@@ -159,4 +162,4 @@ def _products(x: Sequence[int], weight: Sequence[int], output: Sequence[int]) ->
     return 2 * torch.Size(output).numel() * weight[1]
 
 
-_operator = Operator("sparse_linear", "", _forward, _backward, _products).register()
+_operator = Operator("sparse_linear", "", _forward, _backward, _products, images=False).register()

@@ -10,6 +10,7 @@ from retroprop.sparse.selection import Rule
 BREAK_EVEN = 0.75
 
 
-def gathers(rule: Rule, units: int) -> bool:
-    """Whether a layer of so many units gathers."""
-    return rule.per == "batch" and rule.fixed and rule.k(units) <= BREAK_EVEN * units
+def gathers(rule: Rule, units: int, groups: int = 1, inputs: int = 0) -> bool:
+    """Whether a layer of so many units gathers; of convolutions in groups, those with a channel each do."""
+    alike = groups == 1 or groups == units == inputs
+    return alike and rule.per == "batch" and rule.fixed and rule.k(units) <= BREAK_EVEN * units

@@ -76,6 +76,7 @@ class Operator:
     name: in torch.ops.retroprop.
     options: schema of the options of its own.
     products: floating point operations of the forward pass, from the shapes of input, weight and output.
+    images: whether gradients lie as the input and the weight do, channels last or not.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Operator:
     forward: Forward
     backward: Backward
     products: Callable[[Sequence[int], Sequence[int], Sequence[int]], int]
+    images: bool
 
     def register(self) -> Callable[..., Tensor]:
         """Define both operators with all that PyTorch asks for; gives what calls them."""
@@ -98,7 +100,7 @@ class Operator:
         torch.library.impl(there, "default", self._forward)
         torch.library.impl(back, "default", self.backward_pass)
         torch.library.register_fake(there, self._forward)
-        torch.library.register_fake(back, _fake_backward)
+        torch.library.register_fake(back, self._fake_backward)
         torch.library.register_autograd(there, partial(_gradients, self.name), setup_context=_remember)
         torch.library.register_autograd(back, _refuse_second)
         op, op_back = (getattr(torch.ops.retroprop, n) for n in (self.name, f"{self.name}_backward"))
@@ -113,7 +115,7 @@ class Operator:
 
     def _called(self, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
         device = x.device.type
-        if torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             x, weight, bias = _cast((x, weight, bias), device)
         return SparseBackward.apply(self.name, x, weight, bias, *rest)
 
@@ -131,12 +133,29 @@ class Operator:
         noise: Tensor | None,
         *options: Any,
     ) -> Gradients:
+        device = gradient.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            # As precise as the forward pass was, wherever the backward pass is asked for.
+            with torch.autocast(device, enabled=False):
+                return self.backward_pass(gradient, x, weight, noise, *options)
         *own, wanted = options
         rule, dense_bias = unpacked(*own[-6:])
         found = self.backward(gradient, x, weight, noise, rule, dense_bias, wanted, *own[:-6])
         to_input, to_weight, to_bias = (
             gradient.new_empty(0) if one is None or not asked else one
             for one, asked in zip(found, wanted, strict=True)
+        )
+        return to_input, to_weight, to_bias
+
+    def _fake_backward(self, gradient: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Gradients:
+        wanted = rest[-1]
+        shapes = (x.shape, weight.shape, weight.shape[:1])
+        layouts = [plain_layout(one) if self.images else torch.contiguous_format for one in (x, weight)]
+        to_input, to_weight, to_bias = (
+            torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=layout)
+            if asked
+            else gradient.new_empty(0)
+            for shape, layout, asked in zip(shapes, (*layouts, torch.contiguous_format), wanted, strict=True)
         )
         return to_input, to_weight, to_bias
 
@@ -165,8 +184,13 @@ def _gradients(name: str, ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ..
     backward = f"{name}_backward"
     arguments = (gradient, x, weight, noise, *ctx.options, wanted)
     if torch.is_grad_enabled():
-        found = OnlyOnce.apply(backward, *arguments)
-    elif torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        found = OnlyOnce.apply(getattr(torch.ops.retroprop, backward), *arguments)
+    elif (
+        torch.compiler.is_compiling()
+        or is_in_torch_dispatch_mode()
+        or torch._C._functorch.is_batchedtensor(gradient)
+        or torch._C._functorch.is_legacy_batchedtensor(gradient)
+    ):
         found = getattr(torch.ops.retroprop, backward)(*arguments)
     else:  # an ordinary backward pass: nobody looks at the operator, and its dispatch takes time
         found = _OPERATORS[name].backward_pass(*arguments)
@@ -197,14 +221,14 @@ class SparseBackward(torch.autograd.Function):
 
 
 class OnlyOnce(torch.autograd.Function):
-    """Calls a registered backward pass, which has no derivative of its own."""
+    """Calls a backward pass, which has no derivative of its own."""
 
     @staticmethod
-    def forward(name: str, *inputs: Any) -> Gradients:
-        return getattr(torch.ops.retroprop, name)(*inputs)
+    def forward(backward: Callable[..., Any], *inputs: Any) -> Any:
+        return backward(*inputs)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Gradients) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         del ctx, inputs, output
 
     @staticmethod
@@ -214,19 +238,6 @@ class OnlyOnce(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *inputs: Any) -> tuple[Any, Any]:
         return _each_for_itself(OnlyOnce.apply)(info, in_dims, *inputs)
-
-
-def _fake_backward(gradient: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Gradients:
-    wanted = rest[-1]
-    shapes = (x.shape, weight.shape, weight.shape[:1])
-    layouts = (plain_layout(x), plain_layout(weight), torch.contiguous_format)
-    to_input, to_weight, to_bias = (
-        torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=layout)
-        if asked
-        else gradient.new_empty(0)
-        for shape, layout, asked in zip(shapes, layouts, wanted, strict=True)
-    )
-    return to_input, to_weight, to_bias
 
 
 def _refuse_second(ctx: Any, *gradients: Tensor) -> None:
@@ -276,19 +287,30 @@ def _autocast(op: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
     return cast
 
 
-def check_inputs(name: str, input: Tensor, weight: Tensor, *, groups: int = 1) -> None:  # noqa: A002
+def check_inputs(
+    name: str,
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    noise: Tensor | None = None,
+    *,
+    groups: int = 1,
+) -> None:
     """Refuse what a layer cannot multiply.
 
     Raises:
-        RetropropError: for other than floating point numbers, the wrong number of dimensions, or a width
-            that is not the weight's.
+        RetropropError: for other than floating point numbers, the wrong number of dimensions, or sizes that
+            are not the weight's.
     """
     image = name == "conv2d"
-    for what, tensor in (("input", input), ("weight", weight)):
-        if not tensor.is_floating_point():
+    for what, tensor in (("input", input), ("weight", weight), ("bias", bias), ("noise", noise)):
+        if tensor is None and what in ("bias", "noise"):
+            continue
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise RetropropError(
-                f"retroprop.sparse.{name} was given {what} of type {tensor.dtype}; expected floating point "
-                f"numbers. Convert it with {what}.float()."
+                f"retroprop.sparse.{name} was given {what} of type {kind}; expected a tensor of floating "
+                f"point numbers. Convert it with torch.as_tensor({what}).float()."
             )
     given = f"retroprop.sparse.{name} was given input {tuple(input.shape)} and weight {tuple(weight.shape)}; "
     if weight.ndim != (4 if image else 2):
@@ -297,6 +319,12 @@ def check_inputs(name: str, input: Tensor, weight: Tensor, *, groups: int = 1) -
     if input.ndim < 1 or (image and input.ndim not in (3, 4)):
         shape = "(batch, channel, height, width) or (channel, height, width)" if image else "(batch, ..., in)"
         raise RetropropError(f"{given}expected input {shape}.")
-    found, expected = input.shape[-3 if image else -1], weight.shape[1] * groups
+    out, found, expected = len(weight), input.shape[-3 if image else -1], weight.shape[1] * groups
     if found != expected:
         raise RetropropError(f"{given}expected {expected} features or channels of input, found {found}.")
+    if out % groups:
+        raise RetropropError(f"{given}expected outputs that divide into groups={groups}.")
+    if bias is not None and tuple(bias.shape) != (out,):
+        raise RetropropError(f"{given}expected a bias ({out},), found {tuple(bias.shape)}.")
+    if noise is not None and noise.shape[-1:] != (out,):
+        raise RetropropError(f"{given}expected noise (1 or cases, {out}), found {tuple(noise.shape)}.")

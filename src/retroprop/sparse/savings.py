@@ -72,7 +72,9 @@ def saved_share(savings: list[Saving]) -> float:
 
 
 def _saving(name: str, layer: SparseLayer, outputs: int) -> Saving:
-    kept, gathered = layer.rule.k(layer.units), gathers(layer.rule, layer.units)
+    kept = layer.rule.k(layer.units)
+    groups, inputs = (layer.groups, layer.in_channels) if isinstance(layer, nn.Conv2d) else (1, 0)
+    gathered = gathers(layer.rule, layer.units, groups, inputs)
     return Saving(name, layer.units, kept, backward_flops(layer, outputs), layer.density(), gathered)
 
 

@@ -6,6 +6,7 @@ or a member of a stack, is on its own.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -29,13 +30,13 @@ def kept_units(keep: float, units: int) -> int:
 class Rule:
     """How a layer chooses the units that its backward pass keeps.
 
-    keep: a float in (0, 1] is their share, an int their number. For "variance" it is a float, the share
-        of the gradient's size that the number is chosen to hold.
+    keep: a float in (0, 1] is their share, an int their number, of which a layer of fewer keeps all. For
+        "variance" it is a float, the share of the gradient's size that the number is chosen to hold.
     per: one set of units for the batch, or one for every case.
     select: "magnitude", the largest; "random", any, as they are; "importance", drawn in proportion to
         their size and divided by the probability of being drawn, which leaves the mean of the gradient
         as it is; "variance", the same with a number that follows the gradient.
-    block: units are kept in blocks of so many neighbours.
+    block: units are kept in blocks of so many neighbours, and their number is rounded to whole blocks.
 
     Raises:
         RetropropError: for a value out of its range.
@@ -50,6 +51,8 @@ class Rule:
     block: int = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.keep, Integral) and not isinstance(self.keep, bool):  # also NumPy's
+            object.__setattr__(self, "keep", int(self.keep))
         check_keep(self.keep)
         if self.per not in PER:
             raise UnknownName("value of per", self.per, PER)
@@ -105,6 +108,25 @@ class Rule:
         """Whether all units are kept as they are: ordinary back-propagation."""
         return self.keep >= units if isinstance(self.keep, int) else self.keep == 1.0 or self._all(units)
 
+    def check_units(self, units: int) -> None:
+        """Refuse a number of units that a layer does not have; a fix, which is for many layers, does not.
+
+        Raises:
+            RetropropError: when more units are to be kept than there are.
+        """
+        if isinstance(self.keep, int) and self.keep > units:
+            raise RetropropError(
+                f"keep={self.keep} was given for a layer of {units} units; expected at most {units}, or "
+                "keep=1.0, which keeps all."
+            )
+
+    def blocked(self, size: Tensor) -> Tensor:
+        """Sizes `(..., block)`, from those of units."""
+        if self.block == 1:
+            return size
+        parts = size.view(*size.shape[:-1], -1, self.block)
+        return parts.square().sum(-1).sqrt() if self.weighed else parts.sum(-1)
+
     def _all(self, units: int) -> bool:
         return self.fixed and self.k(units) == units
 
@@ -117,7 +139,7 @@ class Rule:
         half = gradient.dtype in (torch.float16, torch.bfloat16)
         dtype = torch.float32 if half else gradient.dtype
         if not over:
-            return gradient.abs()
+            return gradient.abs().to(dtype)
         if self.weighed:
             return _summed(lambda part: part.to(dtype).square().sum(over), gradient, over).sqrt()
         return _summed(lambda part: part.abs().sum(over, dtype=dtype), gradient, over)
@@ -158,7 +180,7 @@ def multipliers(size: Tensor, rule: Rule, noise: Tensor | None) -> Tensor:
         rule: that chooses.
         noise: uniform numbers in [0, 1) of the same shape, or one row for all; None for "magnitude".
     """
-    blocks = _blocked(size, rule)
+    blocks = rule.blocked(size)
     if rule.fixed:
         chosen, factor = _chosen(blocks, rule, noise)
         values = torch.ones_like(chosen, dtype=size.dtype) if factor is None else factor
@@ -173,19 +195,12 @@ def kept_indices(size: Tensor, rule: Rule, noise: Tensor | None) -> tuple[Tensor
 
     For rules that keep a fixed number alone. See `multipliers`.
     """
-    chosen, factor = _chosen(_blocked(size, rule), rule, noise)
+    chosen, factor = _chosen(rule.blocked(size), rule, noise)
     if rule.block == 1:
         return chosen, factor
     within = torch.arange(rule.block, device=size.device)
     units = (chosen.unsqueeze(-1) * rule.block + within).flatten(-2)
     return units, None if factor is None else factor.repeat_interleave(rule.block, dim=-1)
-
-
-def _blocked(size: Tensor, rule: Rule) -> Tensor:
-    if rule.block == 1:
-        return size
-    parts = size.view(*size.shape[:-1], -1, rule.block)
-    return parts.square().sum(-1).sqrt() if rule.weighed else parts.sum(-1)
 
 
 def _chosen(blocks: Tensor, rule: Rule, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -10,6 +10,7 @@ from retroprop.errors import NoTwin
 from retroprop.sparse.conv_op import sparse_conv2d
 from retroprop.sparse.layers import SparseConv2d, SparseLayer, SparseLinear
 from retroprop.sparse.paths import gathers
+from retroprop.sparse.registration import OnlyOnce
 from retroprop.sparse.schedule import Scheduled
 from retroprop.sparse.selection import Rule, kept_indices, multipliers
 from retroprop.stacking.dispatch import twin
@@ -129,23 +130,26 @@ class KeptProducts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        x, weight, noise = ctx.saved_tensors
-        size = ctx.rule.size(gradient, [2])
-        chosen, factor = kept_indices(size, ctx.rule, None if noise is None else noise[:, 0])
-        units = chosen.unsqueeze(-1)
-        rows = units.expand(-1, -1, weight.shape[2])
-        kept = gradient.gather(1, units.expand(-1, -1, gradient.shape[2]))
-        if factor is not None:
-            kept = kept * factor.unsqueeze(-1).to(kept.dtype)
-        # Under autocast the gradient comes in fewer bits than the tensors that were saved.
-        to_x = torch.bmm(weight.gather(1, rows).mT.to(kept.dtype), kept).to(x.dtype)
-        part = torch.bmm(kept, x.mT.to(kept.dtype)).to(weight.dtype)
-        to_weight = torch.zeros_like(weight).scatter(1, rows, part)
-        to_bias = None
-        if ctx.biased:
-            to_bias = weight.new_zeros(weight.shape[:2]).scatter(1, chosen, kept.sum(2).to(weight.dtype))
-        return to_x, to_weight, to_bias, None, None
+        to_x, to_weight, to_bias = OnlyOnce.apply(_kept_products, *gradients, *ctx.saved_tensors, ctx.rule)
+        return to_x, to_weight, to_bias if ctx.biased else None, None, None
+
+
+def _kept_products(
+    gradient: Tensor, x: Tensor, weight: Tensor, noise: Tensor | None, rule: Rule
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias."""
+    chosen, factor = kept_indices(rule.size(gradient, [2]), rule, None if noise is None else noise[:, 0])
+    units = chosen.unsqueeze(-1)
+    rows = units.expand(-1, -1, weight.shape[2])
+    kept = gradient.gather(1, units.expand(-1, -1, gradient.shape[2]))
+    if factor is not None:
+        kept = (kept * factor.unsqueeze(-1)).to(kept.dtype)
+    # Under autocast the gradient comes in fewer bits than the tensors that were saved.
+    to_x = torch.bmm(weight.gather(1, rows).mT.to(kept.dtype), kept).to(x.dtype)
+    part = torch.bmm(kept, x.mT.to(kept.dtype)).to(weight.dtype)
+    to_weight = torch.zeros_like(weight).scatter(1, rows, part)
+    to_bias = weight.new_zeros(weight.shape[:2]).scatter(1, chosen, kept.sum(2).to(weight.dtype))
+    return to_x, to_weight, to_bias
 
 
 class Masked(torch.autograd.Function):
@@ -164,16 +168,24 @@ class Masked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        (noise,) = ctx.saved_tensors
-        laid = gradient.movedim((ctx.case_dim, ctx.unit_dim), (1, 2))
-        pixels = laid.reshape(*laid.shape[:3], -1)
-        batch = ctx.rule.per == "batch"
-        size = ctx.rule.size(pixels, [1, 3] if batch else [3])
-        factor = multipliers(size.unsqueeze(1) if batch else size, ctx.rule, noise)
-        factor = factor.movedim((1, 2), (ctx.case_dim, ctx.unit_dim)).to(gradient.dtype)
-        factor = factor.reshape(*factor.shape, *[1] * (gradient.ndim - 3))
-        return gradient * factor, None, None, None, None
+        found = OnlyOnce.apply(
+            _kept_gradient, *gradients, *ctx.saved_tensors, ctx.rule, ctx.unit_dim, ctx.case_dim
+        )
+        return found, None, None, None, None
+
+
+def _kept_gradient(
+    gradient: Tensor, noise: Tensor | None, rule: Rule, unit_dim: int, case_dim: int
+) -> Tensor:
+    """The gradient, with zeros for the units that are not kept."""
+    laid = gradient.movedim((case_dim, unit_dim), (1, 2))
+    pixels = laid.reshape(*laid.shape[:3], -1)
+    batch = rule.per == "batch"
+    size = rule.size(pixels, [1, 3] if batch else [3])
+    factor = multipliers(size.unsqueeze(1) if batch else size, rule, noise)
+    factor = factor.movedim((1, 2), (case_dim, unit_dim))
+    factor = factor.reshape(*factor.shape, *[1] * (gradient.ndim - 3))
+    return (gradient * factor).to(gradient.dtype)
 
 
 def masked(y: Tensor, noise: Tensor | None, rule: Rule, unit_dim: int, case_dim: int) -> Tensor:

@@ -23,14 +23,18 @@ class Counter(Protocol):
 
 
 class NvmlCounter:
-    """The energy counter of the first CUDA device, which NVIDIA's driver keeps."""
+    """The energy counter of a CUDA device, which NVIDIA's driver keeps.
 
-    def __init__(self) -> None:
+    Args:
+        uuid: of the device; its index may be another one in the driver than in torch.
+    """
+
+    def __init__(self, uuid: str) -> None:
         import pynvml  # type: ignore[import-not-found]
 
         pynvml.nvmlInit()
         self._read = pynvml.nvmlDeviceGetTotalEnergyConsumption
-        self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         name = pynvml.nvmlDeviceGetName(self._handle)
         self.device = name.decode() if isinstance(name, bytes) else str(name)
         self.joules()  # a device without a counter says so now
@@ -45,11 +49,18 @@ def find_counter(device: str) -> tuple[Counter | None, str]:
     if device != "cuda":
         return None, "energy is not measured: only CUDA devices have a counter that is read here"
     try:
-        return NvmlCounter(), ""
+        return NvmlCounter(_uuid()), ""
     except ImportError:
         return None, "energy is not measured: nvidia-ml-py is missing; pip install 'retroprop[energy]'"
     except Exception as error:
         return None, f"energy is not measured: the device gives no count ({error})"
+
+
+def _uuid() -> str:
+    """Of the CUDA device that torch uses, as the driver writes it."""
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
 
 
 @dataclass
@@ -57,7 +68,8 @@ class Window:
     """A stretch of training, some whole groups.
 
     joules, seconds: of all of it, the device's idle power included.
-    idle_watts: of the device before the first group. groups: their ids, with their seconds of training.
+    idle_watts: of the device before the first group.
+    groups: ids of those that are measured, with the seconds that each took of the window, compiling left out.
     """
 
     device: str
@@ -97,14 +109,22 @@ class Meter:
 
     def _begin(self) -> None:
         self._joules, self._started = self.counter.joules(), self.clock()
+        self._last = self._started
 
-    def finished(self, group: int, seconds: float) -> Window | None:
-        """Note a group that has just finished; a window, when it is long enough to be closed.
+    def finished(self, group: int, *, compiling: float = 0.0, measured: bool = True) -> Window | None:
+        """Note that a group has just ended; a window, when it is long enough to be closed.
 
         What is left over at the end of a study is too short to be measured.
+
+        Args:
+            group: its id.
+            compiling: seconds of it that went into compiling.
+            measured: False for a group that failed, or began before this run: its share is nobody's.
         """
-        self._waiting[group] = seconds
         now, joules = self.clock(), self.counter.joules()
+        if measured:
+            self._waiting[group] = max(0.0, now - self._last - compiling)
+        self._last = now
         if now - self._started < SHORTEST:
             return None
         window = Window(
@@ -116,18 +136,24 @@ class Meter:
 
 
 def trial_joules(windows: list[dict[str, Any]], trials: dict[str, tuple[int, float]]) -> dict[str, float]:
-    """Joules by trial: a window's, shared out by seconds of training.
+    """Joules by trial: a group's share of its window by time, a trial's of its group by seconds of training.
 
     Args:
         windows: as `Window.as_row` gave them.
         trials: group and seconds of every trial, by key.
     """
-    rates: dict[int, float] = {}
+    trained: dict[int, float] = {}
+    for group, seconds in trials.values():
+        trained[group] = trained.get(group, 0.0) + seconds
+    joules: dict[int, float] = {}
     for window in windows:
-        whole = sum(window["groups"].values())
-        for group in window["groups"]:
-            rates[int(group)] = window["joules"] / whole if whole else 0.0
-    return {key: rates[group] * seconds for key, (group, seconds) in trials.items() if group in rates}
+        watts = window["joules"] / window["seconds"]
+        joules |= {int(group): watts * seconds for group, seconds in window["groups"].items()}
+    return {
+        key: joules[group] * seconds / trained[group]
+        for key, (group, seconds) in trials.items()
+        if group in joules and trained[group]
+    }
 
 
 def summary(windows: list[dict[str, Any]]) -> str | dict[str, Any]:

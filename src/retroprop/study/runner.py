@@ -190,11 +190,12 @@ def _train(
         members = [missing[key] for key in groups[i].keys]
         if "error" in answer:
             store.fail(i, answer["error"])
+            _measure(store, meter, i, measured=False)
             watcher.failed(phase, len(members), answer["error"])
             continue
         store.finish(i, members, answer["rows"], answer["record"])
-        if meter and (window := meter.finished(i, answer["record"]["seconds"])):
-            store.add_window(window.as_row())
+        record = answer["record"]
+        _measure(store, meter, i, compiling=record["compile_seconds"], measured=not record["resumed"])
         for text in answer["record"]["notes"]:
             if text not in said:
                 watcher.note(text)
@@ -207,6 +208,12 @@ def _train(
         label = study.arms[best[0]].label if best else ""
         value = float(np.mean(scores[best])) if best else 0.0
         watcher.group_done(phase, len(members), label, value)
+
+
+def _measure(store: Store, meter: Meter | None, group: int, **how: Any) -> None:
+    """Tell the meter, where there is one, of a group that has ended."""
+    if meter and (window := meter.finished(group, **how)):
+        store.add_window(window.as_row())
 
 
 def _job(study: Study, prepared: Prepared, group: Group, trials: dict[str, Trial]) -> dict[str, Any]:
