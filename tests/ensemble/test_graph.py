@@ -90,3 +90,10 @@ def test_a_function_of_one_tensor():
     x = torch.arange(3.0)
     run = compiled(lambda held: held["x"] * TABLE, ({"x": x},))
     assert torch.equal(run({"x": x}), x * TABLE)
+
+
+def test_inputs_are_taken_by_name():
+    """A rule may give its state back in another order; two of one shape must not change places."""
+    run = compiled(lambda held: held["a"] - 2 * held["b"], ({"a": torch.ones(3), "b": torch.ones(3)},))
+    found = run({"b": torch.full((3,), 4.0), "a": torch.full((3,), 9.0)})
+    assert torch.equal(found, torch.ones(3))

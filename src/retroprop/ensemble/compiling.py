@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from retroprop.ensemble.graph import compiled
+from retroprop.ensemble.memory import out_of_memory
 from retroprop.ensemble.minibatches import Minibatches
 from retroprop.ensemble.precision import Precision
 from retroprop.ensemble.program import Carried, Program
@@ -35,6 +36,12 @@ class Found:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
+    def of(self, program: Program) -> "Found":
+        """The same for another program of the make; what is eager is its own."""
+        if not self.compiled:
+            return Found(program.step, program.evaluate, False, notes=self.notes)
+        return replace(self, seconds=0.0)
+
 
 class Compiler:
     """Compiled steps by make and shape: groups that agree in both share one.
@@ -52,17 +59,18 @@ class Compiler:
         """Compiled functions of a group; eager ones where they disagree or the compiler fails."""
         for other, shape, known in self._before:
             if shape == minibatches.shape and other.same_make(program):
-                return replace(known, seconds=0.0)
+                return known.of(program)
         started = time.perf_counter()
         eager = Found(program.step, program.evaluate, False)
         try:
             found = self._compiled(program, minibatches, eager)
         except Exception as error:
+            if out_of_memory(error):
+                raise
             reason = " ".join(str(error).split())[:200]
-            return replace(eager, notes=[f"eager, because the compiler failed: {reason}"])
+            found = replace(eager, notes=[f"eager, because the compiler failed: {reason}"])
         found.seconds = time.perf_counter() - started
-        if found.compiled:
-            self._before.append((program, minibatches.shape, found))
+        self._before.append((program, minibatches.shape, found))
         return found
 
     def _compiled(self, program: Program, minibatches: Minibatches, eager: Found) -> Found:
@@ -72,19 +80,31 @@ class Compiler:
         # A CUDA graph has tensors of its own, which it overwrites itself.
         overwritten = _CARRIED if program.device.type == "cpu" else 0
         step = compiled(program.step, inputs, overwritten=overwritten, lock=self.lock)
-        taken = step_inputs(program, program.start(), *batch)
-        worst = disagreement(program, start, step(*taken), program.step(*inputs))
-        if worst > tolerance(batch[0].dtype, program.precision):
-            return replace(eager, notes=[f"eager, because the compiled step disagreed by {worst:.1e}"])
+        limit = tolerance(batch[0].dtype, program.precision)
+        # Two steps, as the first one finds a state that is all zeros.
+        ours, theirs = program.start(), start
+        for _ in range(2):
+            found = step(*step_inputs(program, ours, *batch))
+            expected = program.step(*step_inputs(program, theirs, *batch))
+            worst = disagreement(program, theirs, found, expected)
+            if worst > limit:
+                return replace(eager, notes=[f"eager, because the compiled step disagreed by {worst:.1e}"])
+            ours, theirs = _after(found), _after(expected)
         x, *_ = next(minibatches.cases("validation"))
-        state = start.parameters, start.buffers, start.state, x
+        state = theirs.parameters, theirs.buffers, theirs.state, x
         evaluate = compiled(program.evaluate, state, lock=self.lock)
-        said, expected = evaluate(*state), program.evaluate(*state)
-        worst = float(((said - expected).norm() / expected.norm()).nan_to_num(nan=torch.inf))
-        if worst > tolerance(batch[0].dtype, program.precision):
+        said, right = (out.double().flatten(1) for out in (evaluate(*state), program.evaluate(*state)))
+        worst = float((_gap(said, right) / right.nan_to_num().norm(dim=1).clamp(min=1e-30)).max())
+        if worst > limit:
             note = f"eager evaluation, because the compiled one disagreed by {worst:.1e}"
             return Found(step, program.evaluate, True, notes=[note])
         return Found(step, _of_shape(x.shape, evaluate, program.evaluate), True)
+
+
+def _after(stepped: tuple[Any, ...]) -> Carried:
+    """What the next step starts from; nobody counts these ones."""
+    parameters, buffers, state, alive, _ = stepped
+    return Carried(parameters, buffers, state, alive, torch.zeros_like(alive, dtype=torch.int64))
 
 
 def _of_shape(shape: torch.Size, compiled: Step, eager: Step) -> Step:
@@ -107,30 +127,50 @@ def tolerance(dtype: torch.dtype, precision: Precision = "float32") -> float:
 def disagreement(program: Program, before: Carried, a: tuple[Any, ...], b: tuple[Any, ...]) -> float:
     """Largest difference between two ways to take one step, by member and tensor.
 
-    Changes of parameters and buffers are compared with the size of each member's own change of that
+    Changes of parameters, buffers and state are compared with the size of each member's own change of that
     tensor, or with a ten-thousandth of its largest change where that is more: what should be zero is
-    rounding. Losses are compared with themselves.
+    rounding. Losses are compared with themselves. What is not finite in both is no difference.
 
     Args:
         program: of the group.
         before: what the step started from.
         a, b: what `Program.step` gave.
     """
-    old = {**before.parameters, **before.buffers}
-    new_a, new_b = ({**one[0], **one[1]} for one in (a, b))
+    if not torch.equal(a[3], b[3]):
+        return float("inf")
+    old = _named(before.parameters, before.buffers, before.state)
+    new_a, new_b = (_named(*one[:3]) for one in (a, b))
     gaps, sizes = {}, {}
     largest = torch.zeros(program.size, dtype=torch.float64)
-    for name, tensor in old.items():
-        change_a, change_b = (
-            (new[name] - tensor).double().reshape(len(tensor), -1).norm(dim=1).cpu() for new in (new_a, new_b)
-        )
-        gaps[name] = (new_a[name] - new_b[name]).double().reshape(len(tensor), -1).norm(dim=1).cpu()
-        sizes[name] = torch.maximum(change_a, change_b)
-        members = list(program.owners[name])
-        if name in before.parameters:
-            largest[members] = torch.maximum(largest[members], sizes[name])
-    worst = ((a[4] - b[4]).abs() / b[4].abs().clamp(min=1e-30)).double().cpu().tolist()
-    for name, gap in gaps.items():
-        floor = 1e-4 * largest[list(program.owners[name])]
-        worst += (gap / torch.maximum(sizes[name], floor).clamp(min=1e-30)).tolist()
+    for key, tensor in old.items():
+        rows = [new[key].double().reshape(len(tensor), -1) for new in (new_a, new_b)]
+        start = tensor.double().reshape(len(tensor), -1)
+        gaps[key] = _gap(*rows).cpu()
+        sizes[key] = torch.maximum(*((row - start).nan_to_num().norm(dim=1).cpu() for row in rows))
+        members = list(program.owners[key[1]])
+        if key[0] == "parameter":
+            largest[members] = torch.maximum(largest[members], sizes[key])
+    losses = [one[4].double().unsqueeze(1) for one in (a, b)]
+    worst = (_gap(*losses) / losses[1].nan_to_num().abs().squeeze(1).clamp(min=1e-30)).cpu().tolist()
+    for (kind, name), gap in gaps.items():
+        # A slot of the state may be of another order of magnitude than the parameter.
+        floor = 1e-4 * (largest[list(program.owners[name])] if kind in ("parameter", "buffer") else 1.0)
+        scale = torch.maximum(sizes[kind, name], torch.as_tensor(floor, dtype=torch.float64))
+        worst += (gap / scale.clamp(min=1e-30)).tolist()
     return max(float("inf") if math.isnan(value) else value for value in worst)
+
+
+def _named(parameters: Tensors, buffers: Tensors, state: State) -> dict[tuple[str, str], torch.Tensor]:
+    """All tensors by kind or slot, and name."""
+    kinds = {
+        "parameter": parameters,
+        "buffer": buffers,
+        **{f"slot {slot}": held for slot, held in state.items()},
+    }
+    return {(kind, name): tensor for kind, held in kinds.items() for name, tensor in held.items()}
+
+
+def _gap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Norm of the difference of rows `(member, value)`; equal infinities and NaN on both sides are none."""
+    same = (a == b) | (a.isnan() & b.isnan())
+    return torch.where(same, 0.0, a - b).norm(dim=1)

@@ -10,6 +10,7 @@ import torch
 
 from retroprop.ensemble.checkpoint import Checkpoint, run
 from retroprop.ensemble.compiling import Compiler
+from retroprop.ensemble.memory import out_of_memory
 from retroprop.ensemble.minibatches import Minibatches
 from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.precision import tf32
@@ -190,9 +191,3 @@ def _typed(recipe: Recipe, data: SeedData) -> Recipe:
     if next(recipe.network.parameters()).dtype == data.dtype:
         return recipe
     return replace(recipe, network=copy.deepcopy(recipe.network).to(data.dtype))
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the CPU or on a device."""
-    said = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in said

@@ -41,6 +41,9 @@ def compiled(
         said.append(found)
         return _leaves(found)
 
+    inputs = _nested(
+        inputs, (leaf for leaf in _leaves(inputs))
+    )  # as it was, whatever becomes of the caller's
     leaves = _leaves(inputs)
     graph, held = _traced(flat, leaves)
     example = said[-1]
@@ -51,7 +54,7 @@ def compiled(
 
     def call(*given: Any) -> Any:
         with torch.no_grad():
-            out = _nested(example, iter(run(*_leaves(given), *held)))
+            out = _nested(example, iter(run(*_leaves(given, inputs), *held)))
         return (*given[:overwritten], *out) if overwritten else out
 
     return call
@@ -85,6 +88,7 @@ def _traced(function: Function, inputs: list[Tensor]) -> tuple[torch.fx.GraphMod
 def _overwrite(old: Any, new: Any) -> None:
     """Copy every tensor of a structure into that of the same name."""
     if isinstance(old, Tensor):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype), "a step gives back what it was given"
         old.copy_(new)
     elif isinstance(old, dict):
         for name, value in old.items():
@@ -94,16 +98,21 @@ def _overwrite(old: Any, new: Any) -> None:
             _overwrite(one, other)
 
 
-def _leaves(tree: Any) -> list[Tensor]:
-    """All tensors of a nested structure, in its order."""
+def _leaves(tree: Any, like: Any = None) -> list[Tensor]:
+    """All tensors of a nested structure, in its order, or by name in the order of another one."""
     if isinstance(tree, Tensor):
         return [tree]
+    like = tree if like is None else like
+    if isinstance(tree, dict):
+        pairs = [(tree[name], inner) for name, inner in like.items()]
+    else:
+        pairs = list(zip(tree, like, strict=True))
     found = []
-    for value in tree.values() if isinstance(tree, dict) else tree:
+    for value, inner in pairs:
         if isinstance(value, Tensor):
             found.append(value)
         else:
-            found += _leaves(value)
+            found += _leaves(value, inner)
     return found
 
 

@@ -14,7 +14,6 @@ from retroprop.ensemble.checkpoint import Checkpoint, run
 from retroprop.ensemble.outcome import Outcome
 from retroprop.ensemble.precision import products_in, tf32
 from retroprop.ensemble.trial_data import (
-    EVALUATED_AT_ONCE,
     Schedule,
     SeedData,
     augmentation_noise,
@@ -138,10 +137,11 @@ class Loop:
         self._load(self.recipe.rule.evaluated(before, self.state))
         self.network.eval()
         with products_in(self.schedule.precision, self.data.device):
-            right = [
-                self.network(self.data.inputs(some)).argmax(1) == self.data.outputs(some).argmax(1)
-                for some in torch.split(images, EVALUATED_AT_ONCE)
-            ]
+            right = []
+            for portion, new in self.data.portions(len(images)):
+                some = images[portion]
+                said = self.network(self.data.inputs(some)).argmax(1)
+                right.append((said == self.data.outputs(some).argmax(1))[-new:])
         self.network.train()
         self._load(before)
         return torch.cat(right).cpu().numpy()

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 from retroprop.ensemble.trial_data import (
-    CACHED_AT_ONCE,
-    EVALUATED_AT_ONCE,
     Schedule,
     SeedData,
     augmentation_noise,
@@ -81,14 +79,8 @@ class Minibatches:
         """What a compiled step is specialised on besides the program."""
         one = self.data[0]
         batch = len(one.train) if self.schedule.batch is None else self.schedule.batch
-        return len(self.data) == 1, len(self.variants) == 1, batch, one.dtype, one.device
-
-    @property
-    def portion(self) -> int:
-        """Cases that pass through the networks together at evaluation."""
-        most = CACHED_AT_ONCE if self.device.type == "cpu" else EVALUATED_AT_ONCE
-        count = len(self.data[0].validation)
-        return -(-count // -(-count // most))
+        shapes = one.images.shape[1:], one.targets.shape[1:], len(one.validation)
+        return len(self.data) == 1, len(self.variants) == 1, batch, *shapes, one.dtype, one.device
 
     def draws(self, epoch: int) -> Iterator[Tensors]:
         """What every step of an epoch needs from outside, by name."""
@@ -133,20 +125,13 @@ class Minibatches:
         return x, t, masks
 
     def cases(self, part: str) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Inputs and right classes of a part, train, validation or test, in portions of one size.
+        """Inputs and right classes of a part, train, validation or test, in portions of `SeedData`.
 
-        The size is the same for all parts, unless one is smaller, so that one compiled evaluation serves
-        them. The last portion begins with cases that came before, to be as large as the others; the number
-        of new cases, which stand last, comes with each.
+        The number of new cases, which stand last, comes with each.
         """
         indices = [getattr(one, part) for one in self.data]
-        count, done = len(indices[0]), 0
-        size = min(self.portion, count)
-        portions = -(-count // size)
-        for end in (min(size * (i + 1), count) for i in range(portions)):
-            some = slice(end - size, end)
+        for some, new in self.data[0].portions(len(indices[0])):
             places = [(one, index[some]) for one, index in zip(self.data, indices, strict=True)]
             x = by_member([one.inputs(index) for one, index in places], self.seed_of)
             t = by_member([one.outputs(index) for one, index in places], self.seed_of)
-            yield x, t.argmax(1), end - done
-            done = end
+            yield x, t.argmax(1), new

@@ -114,9 +114,16 @@ class Program:
         return (
             (self.loss, self.reduction, self.precision) == (other.loss, other.reduction, other.precision)
             and self.owners == other.owners
+            and self._same_tables(other)
             and self.rule.make() == other.rule.make()
             and same_make(self.network, other.network)
         )
+
+    def _same_tables(self, other: "Program") -> bool:
+        """Whether modules hold the same tensors besides the carried ones, as a compiled step keeps them."""
+        own, others = dict(self.network.named_buffers()), dict(other.network.named_buffers())
+        tables = own.keys() - self.network.state_dict().keys()
+        return own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in tables)
 
     def start(self) -> Carried:
         """Everything before the first step."""
@@ -124,10 +131,15 @@ class Program:
         trained = [name for name, p in self.network.named_parameters() if p.requires_grad]
         parameters = {name: tensors.pop(name) for name in trained}
         device = self.device
+        # Copies: a rule may begin with the parameters themselves, or with one tensor for two slots.
+        state = {
+            slot: {name: tensor.clone() for name, tensor in held.items()}
+            for slot, held in self.rule.start(parameters).items()
+        }
         return Carried(
             parameters,
             tensors,
-            self.rule.start(parameters),
+            state,
             torch.ones(self.size, dtype=torch.bool, device=device),
             torch.zeros(self.size, dtype=torch.int64, device=device),
         )
@@ -187,10 +199,11 @@ class Program:
 
     def _where_alive(self, alive: Tensor, new: Tensors, old: Tensors) -> Tensors:
         kept = {}
-        for name, tensor in new.items():
+        for name, tensor in old.items():  # in its order and layout, which a compiled step expects
             members = self.owners[name]
             own = alive if len(members) == self.size else alive[self._places[members]]
-            kept[name] = torch.where(own.view(-1, *[1] * (tensor.ndim - 1)), tensor, old[name])
+            chosen = torch.where(own.view(-1, *[1] * (tensor.ndim - 1)), new[name], tensor)
+            kept[name] = chosen.contiguous()
         return kept
 
     def gradient_norms(

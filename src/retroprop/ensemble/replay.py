@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from retroprop.ensemble.memory import out_of_memory
 from retroprop.ensemble.program import Carried
 from retroprop.ensemble.training import TakeStep
 from retroprop.optim.rule import Tensors
@@ -53,7 +54,9 @@ class Replay:
             before = _copy(self._carried)
             try:
                 self._recorded[len(draws)] = _Recording(self.take_step, self._carried, draws)
-            except RuntimeError as error:
+            except (RuntimeError, AssertionError) as error:
+                if out_of_memory(error):
+                    raise
                 self._recorded[len(draws)] = None
                 self.notes.append(f"without a CUDA graph, because {' '.join(str(error).split())[:200]}")
             _copy_into(self._carried, before)
@@ -105,7 +108,8 @@ def _batches(draws: Iterable[Tensors], size: int) -> Iterator[list[Tensors]]:
 
 
 def _tensors(carried: Carried) -> dict[tuple[str, str], Tensor]:
-    kinds = {"parameter": carried.parameters, "buffer": carried.buffers, **carried.state}
+    slots = {f"slot {slot}": held for slot, held in carried.state.items()}
+    kinds = {"parameter": carried.parameters, "buffer": carried.buffers, **slots}
     named = {(kind, name): tensor for kind, held in kinds.items() for name, tensor in held.items()}
     return {**named, ("alive", ""): carried.alive, ("steps", ""): carried.steps}
 

@@ -103,21 +103,25 @@ class Training:
         self.seconds += time.perf_counter() - started
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the training depends on, as tensors and plain values."""
-        return {
-            "carried": vars(self.carried),
-            "epoch": self.epoch,
-            "seconds": self.seconds,
-            "losses": self.losses,
-            "accuracies": self.accuracies,
-            "gradient_first": self.gradient_first,
-        }
+        """All that the rest of the training depends on, as tensors and plain values of its own."""
+        return _copied(
+            {
+                "carried": vars(self.carried),
+                "epoch": self.epoch,
+                "seconds": self.seconds,
+                "losses": self.losses,
+                "accuracies": self.accuracies,
+                "gradient_first": self.gradient_first,
+            }
+        )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state that `state` gave."""
+        state = _copied(state)
         self.carried = Carried(**state["carried"])
         for name in ("epoch", "seconds", "losses", "accuracies", "gradient_first"):
             setattr(self, name, state[name])
+        self._enter(self.program.at(max(self.epoch - 1, 0)))
 
     def finish(self, *, test: bool) -> list[Outcome]:
         """What every member has come to; the test images are looked at here, once, if at all."""
@@ -164,6 +168,15 @@ class Training:
             said = self.evaluate(carried.parameters, carried.buffers, carried.state, x)
             found.append((said.argmax(1) == t)[:, -new:])
         return torch.cat(found, dim=1)
+
+
+def _copied(value: Any) -> Any:
+    """A nested state with tensors, dictionaries and lists of its own, as a compiled step overwrites them."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {name: _copied(held) for name, held in value.items()}
+    return [_copied(held) for held in value] if isinstance(value, list) else value
 
 
 def step_inputs(program: Program, carried: Carried, x: Tensor, t: Tensor, drawn: Tensors) -> tuple[Any, ...]:

@@ -19,10 +19,10 @@ from retroprop.stacking.keyed import Keyed
 
 # Steps whose noise is drawn in one go: enough to pay for the call, few enough to stay small.
 STEPS_AT_ONCE = 32
-# Images that pass through a network together at evaluation.
+# Images that pass through a network together at evaluation; on a CPU so few that what the members of a group
+# make of them stays in the cache.
 EVALUATED_AT_ONCE = 2048
-# The same for a group on a CPU: so few that what its members make of them stays in the cache.
-CACHED_AT_ONCE = 128
+EVALUATED_AT_ONCE_ON_CPU = 128
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,20 @@ class SeedData:
                 f"batch={schedule.batch} was given; expected 1 to {cases}, the number of training images."
             )
         return 1 if schedule.batch is None else cases // schedule.batch
+
+    def portions(self, count: int) -> Iterator[tuple[slice, int]]:
+        """Cases that pass through a network together at evaluation, and how many of them, the last, are new.
+
+        All are of one size, so the last portion begins with cases that came before. The size is that of the
+        validation images' portions, so that one compiled evaluation serves all parts that are as large.
+        """
+        most = EVALUATED_AT_ONCE_ON_CPU if self.device.type == "cpu" else EVALUATED_AT_ONCE
+        whole = len(self.validation)
+        size = min(-(-whole // -(-whole // most)) if whole >= most else most, count)
+        done = 0
+        for end in (min(size * (i + 1), count) for i in range(-(-count // size) if size else 0)):
+            yield slice(end - size, end), end - done
+            done = end
 
     def order(self, schedule: Schedule, epoch: int) -> Tensor:
         """Places in `train` of the images in an epoch's minibatches: `(step, case)`, on the CPU."""

@@ -69,6 +69,8 @@ class Ensemble(lightning.LightningModule):
         self._training: Training | None = None
         self._restored: Mapping[str, Any] | None = None
         self._precision: Precision = "float32"
+        self._notes: list[str] = []
+        self._said = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One that has nothing to update, as the recipes' rules do; a Trainer counts its steps: epochs."""
@@ -103,6 +105,7 @@ class Ensemble(lightning.LightningModule):
         training = self._running()
         with tf32(self._precision):
             training.run_epoch()
+        self._say_notes()
         self.optimizers().step()  # type: ignore[union-attr]
         loss, accuracy = training.losses[-1], training.accuracies[-1]
         alive = training.carried.alive
@@ -173,9 +176,15 @@ class Ensemble(lightning.LightningModule):
         training, result = self._engine.start(
             self._recipes, self.seeds, data, schedule, compiled=self.compiled
         )
-        for note in result.notes:
-            lightning.pytorch.utilities.rank_zero_warn(note)
+        self._notes, self._said = result.notes, 0
+        self._say_notes()
         return training
+
+    def _say_notes(self) -> None:
+        """Warn of what has turned out slower since the last time."""
+        for note in self._notes[self._said :]:
+            lightning.pytorch.utilities.rank_zero_warn(note)
+        self._said = len(self._notes)
 
 
 def _on(device: torch.device, value: Any) -> Any:

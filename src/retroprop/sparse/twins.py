@@ -15,7 +15,7 @@ from retroprop.sparse.schedule import Scheduled
 from retroprop.sparse.selection import Rule, kept_indices, multipliers
 from retroprop.stacking.dispatch import twin
 from retroprop.stacking.images import StackedConv2d
-from retroprop.stacking.twins import StackedLinear
+from retroprop.stacking.twins import StackedLinear, product
 
 
 class _Sparse(Scheduled):
@@ -61,13 +61,9 @@ class StackedSparseLinear(_Sparse, StackedLinear):
         if gathers(self.rule, out):
             y = KeptProducts.apply(x, self.weight, inner, noise, self.rule)
         else:
-            y = (
-                torch.bmm(self.weight, x)
-                if inner is None
-                else torch.baddbmm(inner.unsqueeze(-1), self.weight, x)
-            )
-            y = masked(y, noise, self.rule, 1, 2)
-        return y + self.bias.unsqueeze(-1) if self.dense_bias and self.bias is not None else y
+            y = masked(product(self.weight, x, inner), noise, self.rule, 1, 2)
+        dense = self.dense_bias and self.bias is not None
+        return (y + self.bias.unsqueeze(-1)).to(y.dtype) if dense else y  # type: ignore[union-attr]
 
 
 class StackedSparseConv2d(_Sparse, StackedConv2d):
@@ -118,8 +114,7 @@ class KeptProducts(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, noise: Tensor | None, rule: Rule) -> Tensor:
         del noise, rule
-        y = torch.bmm(weight, x)
-        return y if bias is None else y + bias.unsqueeze(-1)
+        return product(weight, x, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -20,13 +20,13 @@ class Twin(nn.Module):
 
     Its parameters and buffers carry the names of the original's, with a leading member dimension.
     `bounded` says that its slope is finite at every finite input, so that a member which does not take it
-    may still pass through it. `affine` says that it gives (x - centre) * slope + offset, of which
+    may still pass through it. `affine_map` says that it gives (x - centre) * slope + offset, of which
     `coefficients` knows the three.
     """
 
     members: Members
     bounded: bool = False
-    affine: bool = False
+    affine_map: bool = False
 
     def coefficients(self, pieces: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
         """Centre, slope and offset of each member, that broadcast over its part of x; None for x itself.
@@ -211,7 +211,7 @@ class Choice(nn.Module):
         branch_of = {k: i for i, place in enumerate(places) for k in place}
         self.runs = [(i, len(list(run))) for i, run in groupby(branch_of[k] for k in range(self.size))]
         self.by_mask = not any(True for branch in branches for _ in branch.state_dict())
-        self.affine = all(isinstance(branch, Twin) and branch.affine for branch in branches)
+        self.affine_map = all(isinstance(branch, Twin) and branch.affine_map for branch in branches)
         for i, place in enumerate(places if self.by_mask else ()):
             mask = torch.zeros(self.size, dtype=torch.bool)
             mask[list(place)] = True
@@ -233,7 +233,7 @@ class Choice(nn.Module):
                 out = own if out is None else torch.where(at, own, out)
             assert out is not None
             return out
-        if self.affine:
+        if self.affine_map:
             return self._mapped(inputs[0], branches)
         pieces = [self._pieces(x) for x in inputs]
         done: list[Tensor | None] = [None] * len(self.runs)
@@ -270,7 +270,7 @@ class Choice(nn.Module):
             )
             for j in range(3)
         )
-        return (x - centre) * slope + offset
+        return ((x - centre) * slope + offset).to(x.dtype)
 
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.shape[0] == 1:

@@ -49,7 +49,7 @@ def exact(x: Tensor) -> Tensor:
 class StackedBatchNorm(StackedNorm):
     """K batch norms over the batch, and over images, each with running statistics of its own."""
 
-    affine = True
+    affine_map = True
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -61,7 +61,7 @@ class StackedBatchNorm(StackedNorm):
     def forward(self, x: Tensor) -> Tensor:
         """x: (member or 1, unit, batch) or (member or 1, batch, channel, ...) -> the same."""
         centre, slope, offset = self.coefficients([x])
-        return (x - centre) * slope + offset
+        return ((x - centre) * slope + offset).to(x.dtype)
 
     def coefficients(self, pieces: Sequence[Tensor]) -> tuple[Tensor, ...]:
         x = pieces[0]
@@ -71,6 +71,11 @@ class StackedBatchNorm(StackedNorm):
             var, mean = (joined(list(values)) for values in zip(*found, strict=True))
             if self.training:
                 cases = x[:1].numel() // mean[:1].numel()
+                if cases < 2:
+                    raise RetropropError(
+                        "Batch norm was given a minibatch of one case; expected two or more, which have a "
+                        "variance. Give a larger batch."
+                    )
                 self._track(mean.detach().flatten(1), var.detach().flatten(1), cases)
         else:
             mean, var = by_unit(self.running_mean, x), by_unit(self.running_var, x)
@@ -84,11 +89,6 @@ class StackedBatchNorm(StackedNorm):
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
-        if cases < 2:
-            raise RetropropError(
-                "Batch norm was given a minibatch of one case; expected two or more, which have a variance. "
-                "Give a larger batch."
-            )
         self.num_batches_tracked = self.num_batches_tracked + 1
         if self.momentum is None:
             share = (1 / self.num_batches_tracked.to(mean.dtype)).unsqueeze(-1)

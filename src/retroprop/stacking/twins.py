@@ -32,9 +32,16 @@ class StackedLinear(Twin):
         """x: (member or 1, in, cases) -> (member, out, cases)."""
         if x.shape[0] != self.weight.shape[0]:
             x = x.expand(self.weight.shape[0], *x.shape[1:])
-        if self.bias is None:
-            return torch.bmm(self.weight, x)
-        return torch.bmm(self.weight, x) + self.bias.unsqueeze(-1)
+        return product(self.weight, x, self.bias)
+
+
+def product(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+    """Weight (member, out, in) times x (member, in, cases), plus bias (member, out)."""
+    if bias is None:
+        return torch.bmm(weight, x)
+    if torch.is_autocast_enabled(x.device.type):  # the sum is rounded to fewer bits once, as in a layer alone
+        return torch.baddbmm(bias.unsqueeze(-1), weight, x)
+    return torch.bmm(weight, x) + bias.unsqueeze(-1)  # which a compiler joins to what follows
 
 
 class SameForAll(Twin):
@@ -53,7 +60,7 @@ class SameForAll(Twin):
 class StackedIdentity(SameForAll):
     """Gives what it is given."""
 
-    affine = True
+    affine_map = True
 
     def coefficients(self, pieces: Sequence[Tensor]) -> None:
         return None

@@ -52,7 +52,7 @@ class Vmapped(Twin):
             NoTwin: when vmap refuses.
         """
         template = self._template[0].train(self.training)
-        held = dict(self.named_buffers())
+        held, carried = dict(self.named_buffers()), self.state_dict().keys()
         # The module may change its buffers in place; the stack's own must stay what they are.
         tensors = {**dict(self.named_parameters()), **{name: one.clone() for name, one in held.items()}}
         size = len(self.members) if tensors else max(len(x) for x in inputs)
@@ -76,6 +76,8 @@ class Vmapped(Twin):
         if not isinstance(out, Tensor):
             raise NoTwin(f"{self.kind} has no stacked twin, and gives {type(out).__name__}, not a tensor.")
         for name, value in changed.items():
+            if name not in carried:
+                continue  # it begins each pass as it was made
             path, _, own = name.rpartition(".")
             setattr(self.get_submodule(path), own, value)
         return out.mT if out.ndim == 3 else out

@@ -53,6 +53,8 @@ def main() -> None:
             answer = {"error": traceback.format_exc()}
         pickle.dump(answer, answers)
         answers.flush()
+        if "CUDA error" in answer.get("error", ""):  # nothing works on the device in this process any more
+            os._exit(1)
 
 
 def _listen(source: BinaryIO, jobs: "queue.Queue[dict[str, Any]]") -> None:
