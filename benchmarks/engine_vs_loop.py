@@ -8,6 +8,7 @@ with two processes a side. What is compared is optimizer steps in the middle of 
 minibatches included, without compiling, setting up and evaluation.
 """
 
+import gc
 import logging
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def group(recipes: list[Recipe], data: SeedData) -> tuple[Training, float]:
     )
     assert result.compiled, result.notes
     training.run_epoch()
+    gc.freeze()  # as a worker does, for all sides alike
     return training, result.compile_seconds
 
 

@@ -55,8 +55,8 @@ def _speed(speed: dict[str, Any]) -> dict[str, str]:
     )
     return {
         "sparse short": (
-            f"The backward pass of a linear layer of 1,024 units is {short} (256 cases, one thread, float32). "
-            f"{made}"
+            f"The backward pass of a linear layer of 1,024 units is {short} (256 cases, one thread, "
+            f"float32). {made}"
         ),
         "sparse linear": "\n".join(
             [

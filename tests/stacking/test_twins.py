@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retroprop.errors import NoTwin
+from retroprop.errors import NoTwin, RetropropError
 from retroprop.fixes.dropout import KeyedDropout
 from retroprop.fixes.residual import Add
 from retroprop.networks.layer import HiddenLayer, NoSkip
@@ -310,3 +310,38 @@ def test_names_are_the_originals():
         held = {original_name(name) for name, members in owners.items() if k in members}
         assert set(layer.state_dict()) <= held
     assert type(stack([nn.Linear(2, 2)])) is StackedLinear
+
+
+@pytest.mark.parametrize("kind", ["linear", "sparse linear", "sparse linear, dense bias"])
+def test_under_autocast_a_stack_rounds_as_each_alone(kind: str):
+    """Sums with the bias are of as many bits, and rounded once."""
+    make: dict[str, Make] = {
+        "linear": lambda: nn.Linear(UNITS, 5),
+        "sparse linear": lambda: SparseLinear(UNITS, 5, keep=2),
+        "sparse linear, dense bias": lambda: SparseLinear(UNITS, 5, keep=2, dense_bias=True),
+    }
+    modules = [randomised(make[kind], seed).float() for seed in range(3)]
+    stacked, x = stack(modules), inputs(3).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = stacked(x.mT.contiguous())
+        alone = torch.stack([module(one).T for module, one in zip(modules, x, strict=True)])
+    assert out.dtype == alone.dtype == torch.bfloat16
+    assert torch.allclose(out.float(), alone.float(), rtol=2**-7, atol=0)
+    if kind != "sparse linear, dense bias":
+        assert torch.equal(out, alone)
+
+
+def test_a_norm_beside_none_leaves_the_others_as_they_are():
+    """Also in bf16, where statistics are in float32."""
+    modules = [nn.BatchNorm1d(UNITS), nn.Identity(), nn.BatchNorm1d(UNITS), nn.Identity()]
+    x = inputs(4).bfloat16().mT.contiguous()
+    out = stack(modules)(x)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out[1], x[1])
+    assert torch.equal(out[3], x[3])
+
+
+def test_a_norm_of_one_case_is_refused_without_statistics_too():
+    stacked = stack([nn.BatchNorm1d(UNITS, track_running_stats=False) for _ in range(2)])
+    with pytest.raises(RetropropError, match="minibatch of one case"):
+        stacked(torch.ones(2, UNITS, 1))
