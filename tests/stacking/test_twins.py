@@ -314,7 +314,7 @@ def test_names_are_the_originals():
 
 @pytest.mark.parametrize("kind", ["linear", "sparse linear", "sparse linear, dense bias"])
 def test_under_autocast_a_stack_rounds_as_each_alone(kind: str):
-    """Sums with the bias are of as many bits, and rounded once, but for a dense bias behind a sparse product."""
+    """Sums with the bias are of as many bits, and rounded once; a dense bias is added apart."""
     make: dict[str, Make] = {
         "linear": lambda: nn.Linear(UNITS, 5),
         "sparse linear": lambda: SparseLinear(UNITS, 5, keep=2),

@@ -77,21 +77,18 @@ class Compiler:
         batch = minibatches.assemble(next(minibatches.draws(0)))
         start = program.start()
         inputs = step_inputs(program, start, *batch)
-        # A CUDA graph has tensors of its own, which it overwrites itself.
-        overwritten = _CARRIED if program.device.type == "cpu" else 0
-        step = compiled(program.step, inputs, overwritten=overwritten, lock=self.lock)
         limit = tolerance(batch[0].dtype, program.precision)
-        # Two steps, as the first one finds a state that is all zeros.
-        ours, theirs = program.start(), start
-        for _ in range(2):
-            found = step(*step_inputs(program, ours, *batch))
-            expected = program.step(*step_inputs(program, theirs, *batch))
-            worst = disagreement(program, theirs, found, expected)
-            if worst > limit:
-                return replace(eager, notes=[f"eager, because the compiled step disagreed by {worst:.1e}"])
-            ours, theirs = _after(found), _after(expected)
+        # A CUDA graph has tensors of its own, which it overwrites itself. On a CPU torch 2.11 compiles some
+        # steps that overwrite their state wrongly, and the same ones rightly where they leave it.
+        for overwritten in (_CARRIED, 0) if program.device.type == "cpu" else (0,):
+            step = compiled(program.step, inputs, overwritten=overwritten, lock=self.lock)
+            worst, after = _two_steps(program, step, batch)
+            if worst <= limit:
+                break
+        else:
+            return replace(eager, notes=[f"eager, because the compiled step disagreed by {worst:.1e}"])
         x, *_ = next(minibatches.cases("validation"))
-        state = theirs.parameters, theirs.buffers, theirs.state, x
+        state = after.parameters, after.buffers, after.state, x
         evaluate = compiled(program.evaluate, state, lock=self.lock)
         said, right = (out.double().flatten(1) for out in (evaluate(*state), program.evaluate(*state)))
         worst = float((_gap(said, right) / right.nan_to_num().norm(dim=1).clamp(min=1e-30)).max())
@@ -99,6 +96,20 @@ class Compiler:
             note = f"eager evaluation, because the compiled one disagreed by {worst:.1e}"
             return Found(step, program.evaluate, True, notes=[note])
         return Found(step, _of_shape(x.shape, evaluate, program.evaluate), True)
+
+
+def _two_steps(program: Program, step: Step, batch: tuple[Any, ...]) -> tuple[float, Carried]:
+    """Largest disagreement with the eager step in two steps, and the state after them.
+
+    Two, as the first one finds a state that is all zeros.
+    """
+    ours, theirs, worst = program.start(), program.start(), 0.0
+    for _ in range(2):
+        found = step(*step_inputs(program, ours, *batch))
+        expected = program.step(*step_inputs(program, theirs, *batch))
+        worst = max(worst, disagreement(program, theirs, found, expected))
+        ours, theirs = _after(found), _after(expected)
+    return worst, theirs
 
 
 def _after(stepped: tuple[Any, ...]) -> Carried:

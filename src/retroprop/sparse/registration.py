@@ -115,7 +115,7 @@ class Operator:
 
     def _called(self, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
         device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        if device != "meta" and torch.is_autocast_enabled(device):
             x, weight, bias = _cast((x, weight, bias), device)
         return SparseBackward.apply(self.name, x, weight, bias, *rest)
 
@@ -134,7 +134,7 @@ class Operator:
         *options: Any,
     ) -> Gradients:
         device = gradient.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        if device != "meta" and torch.is_autocast_enabled(device):
             # As precise as the forward pass was, wherever the backward pass is asked for.
             with torch.autocast(device, enabled=False):
                 return self.backward_pass(gradient, x, weight, noise, *options)
