@@ -38,6 +38,11 @@ def made_on() -> dict[str, str]:
     }
 
 
+def measured_on(result: Mapping[str, Any]) -> str:
+    """The beginning of a sentence that says where a result file's numbers come from."""
+    return f"Measured on {result['date']} with {result['machine']}, torch {result['torch']}"
+
+
 def side_by_side(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """What every side measures, in rounds that take all sides in turn; the first round only warms up."""
     measured: dict[str, list[float]] = {name: [] for name in sides}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import readme_sparse
+from benchmarks.measuring import measured_on
 
 FOLDER = Path(__file__).parent
 DOCS = FOLDER.parent / "docs"
@@ -63,7 +64,7 @@ def performance() -> dict[str, str]:
             f"{speed['lightning / engine']} |\n"
             "| Lightning, two processes each | "
             f"{speed['lightning / engine, two processes each']} |\n\n"
-            f"{_made(speed)}, by `python -m benchmarks.engine_vs_loop`."
+            f"{measured_on(speed)}, by `python -m benchmarks.engine_vs_loop`."
         ),
         "sizes": (
             "Time per member and step does not grow with the study: over "
@@ -73,21 +74,21 @@ def performance() -> dict[str, str]:
             f"them all finished, and {large['most memory of all processes, GiB']} GiB at most in all "
             f"processes together ({large['most memory of one worker, GiB']} GiB in a worker, most of it "
             "torch and its compiler). "
-            f"{_made(sizes)}, by `python -m benchmarks.study_sizes`."
+            f"{measured_on(sizes)}, by `python -m benchmarks.study_sizes`."
         ),
         "wide": (
             "Networks too large for overhead to matter, as the planner trains them, on one thread:\n\n"
             "| network | peer | its time / ours |\n|---|---|---|\n" + "\n".join(shown) + "\n\n"
             "With bf16 products the validation accuracy of the default study's arms changes by "
             f"{change['mean']} points on average (standard deviation {change['standard deviation']}). "
-            f"{_made(wide)}, by `python -m benchmarks.wide_and_conv`."
+            f"{measured_on(wide)}, by `python -m benchmarks.wide_and_conv`."
         ),
         "jax": (
             f"JAX {jax['jax']} (jitted vmap over members and scan over steps, one core; `bench` extra) "
             f"takes {jax['32 arms: JAX / engine']} times our time for the 32 arms, and "
             f"{jax['128 sigmoid networks: JAX / engine']} times for 128 sigmoid networks 64-64-64-10. Ours "
             f"for these is {jax['128 sigmoid networks: engine / its matrix products alone']} times that of "
-            f"their matrix products alone. {_made(jax)}, by `python -m benchmarks.engine_vs_jax`."
+            f"their matrix products alone. {measured_on(jax)}, by `python -m benchmarks.engine_vs_jax`."
         ),
         "whole": (
             f"The whole default study, {whole['trials']:,} trials, from the command line to the report, "
@@ -96,14 +97,10 @@ def performance() -> dict[str, str]:
             f"{whole['loop, computed / whole study, empty cache']} times as fast with an empty compiler "
             "cache, "
             f"{whole['loop, computed / whole study, filled cache']} times with a filled one. "
-            f"{_made(whole)}, by `python -m benchmarks.whole_study`."
+            f"{measured_on(whole)}, by `python -m benchmarks.whole_study`."
         ),
         "gpu": _on_gpu(gpu),
     }
-
-
-def _made(result: dict[str, Any]) -> str:
-    return f"Measured on {result['date']} with {result['machine']}, torch {result['torch']}"
 
 
 def _on_gpu(gpu: dict[str, Any]) -> str:
@@ -114,7 +111,9 @@ def _on_gpu(gpu: dict[str, Any]) -> str:
         for name, found in gpu.items()
         if isinstance(found, dict)
     ]
-    return "\n".join(["| on a GPU | measured |", "|---|---|", *rows, "", f"{_made(gpu)}, by `make gpu`."])
+    return "\n".join(
+        ["| on a GPU | measured |", "|---|---|", *rows, "", f"{measured_on(gpu)}, by `make gpu`."]
+    )
 
 
 def rendered(text: str) -> str:

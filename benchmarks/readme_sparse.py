@@ -4,35 +4,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring import measured_on
+
 ROOT = Path(__file__).parents[1]
 
 
 def sections() -> dict[str, str]:
-    """Text of every result section, by name; "not measured" where there is no result."""
-    speed = _result("benchmarks/sparse_backprop.json")
+    """Text of every result section, by name."""
     return {
-        **(_speed(speed) if speed else dict.fromkeys(_SPEED, "Not measured.")),
-        "sparse meprop": _landmark(_result("experiments/sun2017_meprop.json"), "experiments.sun2017_meprop"),
-        "sparse ssprop": _landmark(
-            _result("experiments/zhong2024_ssprop.json"), "experiments.zhong2024_ssprop"
-        ),
+        **_speed(_result("benchmarks.sparse_backprop")),
+        "sparse meprop": _landmark("experiments.sun2017_meprop"),
+        "sparse ssprop": _landmark("experiments.zhong2024_ssprop"),
     }
 
 
-_SPEED = ("sparse short", "sparse linear", "sparse break-even", "sparse convolution", "sparse masked")
-
-
-def _result(name: str) -> dict[str, Any] | None:
-    path = ROOT / name
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return found if found and "date" in found else None
+def _result(module: str) -> dict[str, Any]:
+    return json.loads((ROOT / module.replace(".", "/")).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def _speed(speed: dict[str, Any]) -> dict[str, str]:
-    made = (
-        f"Measured on {speed['date']} with {speed['machine']}, torch {speed['torch']}, by "
-        "`python -m benchmarks.sparse_backprop`."
-    )
+    made = f"{measured_on(speed)}, by `python -m benchmarks.sparse_backprop`."
     rows = [
         f"| {100 * float(keep):g} % | {row['dense / sparse']} | {100 * row['floor / sparse']:.0f} % |"
         for keep, row in speed["linear 1024 x 1024"].items()
@@ -95,9 +86,10 @@ def _speed(speed: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _landmark(found: dict[str, Any] | None, module: str) -> str:
-    if found is None:
-        return "Not measured."
+def _landmark(module: str) -> str:
+    found = _result(module)
+    if "date" not in found:
+        return "Not finished."
     claims = [
         f"| {claim['says']} | {claim['paper']} | {claim['mean']:+.2f} [{claim['interval'][0]:+.2f}, "
         f"{claim['interval'][1]:+.2f}] | {claim['verdict']} |"
@@ -124,8 +116,5 @@ def _landmark(found: dict[str, Any] | None, module: str) -> str:
             lines += [f"{said}saved (the paper: 40; {book['verdict']}).", ""]
     lines += [*(f"- {deviation}" for deviation in found["deviations"]), ""]
     seeds = found["claims"][0]["seeds"]
-    lines.append(
-        f"{seeds} paired seeds. Measured on {found['date']} with {found['machine']}, torch {found['torch']}, "
-        f"by `python -m {module}`."
-    )
+    lines.append(f"{seeds} paired seeds. {measured_on(found)}, by `python -m {module}`.")
     return "\n".join(lines)

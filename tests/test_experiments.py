@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.paired import Claim, declared
+from retroprop.sparse.savings import sparse_layers
 
 LANDMARKS = ("sun2017_meprop", "zhong2024_ssprop")
 
@@ -51,4 +52,5 @@ def test_ssprop_saves_two_fifths_of_the_backward_operations():
 def test_every_arm_can_be_built(name: str):
     module = importlib.import_module(f"experiments.{name}")
     for arm in module.ARMS:
-        assert module.recipe(arm, 0).network is not None
+        sparse = sparse_layers(module.recipe(arm, 0).network)
+        assert bool(sparse) == ("keep" in repr(module.ARMS[arm])), arm

@@ -40,6 +40,15 @@ def test_a_job_that_fails_is_an_error_and_the_worker_goes_on(pool):
     assert len(answers[2]["rows"]) == 1
 
 
+def test_a_worker_whose_device_is_broken_is_replaced(pool):
+    """Its error is the job's answer; a device that has failed once fails in all of that process."""
+    broken = {**one_job(), "device": "CUDA error: an illegal memory access"}
+    answers = dict(pool.run([(1, broken), (2, one_job())]))
+    assert "CUDA error" in answers[1]["error"]
+    assert len(answers[2]["rows"]) == 1
+    assert len(pool._processes) == 1
+
+
 def test_a_killed_worker_is_replaced_and_its_job_done(pool):
     list(pool.run([(1, one_job())]))
     (idle,) = pool._processes

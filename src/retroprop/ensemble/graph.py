@@ -30,23 +30,20 @@ def compiled(
         lock: a file that keeps several processes from compiling the same graph at once; whoever comes
             second finds it in the compiler's cache.
     """
+    # Names alone: the tensors of the example are not kept.
+    leaves, names = _leaves(inputs), _names(inputs)
     said: list[Any] = []
 
     def flat(*tensors: Tensor) -> list[Tensor]:
-        given = _nested(inputs, iter(tensors))
+        given = _nested(names, iter(tensors))
         found = function(*given)
         if overwritten:
             _overwrite(given[:overwritten], found[:overwritten])
             found = found[overwritten:]
-        said.append(found)
+        said.append(_names(found))
         return _leaves(found)
 
-    inputs = _nested(
-        inputs, (leaf for leaf in _leaves(inputs))
-    )  # as it was, whatever becomes of the caller's
-    leaves = _leaves(inputs)
     graph, held = _traced(flat, leaves)
-    example = said[-1]
     with _one_at_a_time(lock), torch.no_grad():
         run = torch._inductor.standalone_compile(
             graph, [*leaves, *held], dynamic_shapes="from_example_inputs"
@@ -54,7 +51,7 @@ def compiled(
 
     def call(*given: Any) -> Any:
         with torch.no_grad():
-            out = _nested(example, iter(run(*_leaves(given, inputs), *held)))
+            out = _nested(said[-1], iter(run(*_leaves(given, names), *held)))
         return (*given[:overwritten], *out) if overwritten else out
 
     return call
@@ -98,31 +95,40 @@ def _overwrite(old: Any, new: Any) -> None:
             _overwrite(one, other)
 
 
-def _leaves(tree: Any, like: Any = None) -> list[Tensor]:
+def _names(tree: Any) -> Any:
+    """The same structure with None for every tensor."""
+    if isinstance(tree, Tensor):
+        return None
+    if isinstance(tree, dict):
+        return {name: _names(value) for name, value in tree.items()}
+    return tuple(_names(value) for value in tree)
+
+
+def _leaves(tree: Any, names: Any = None) -> list[Tensor]:
     """All tensors of a nested structure, in its order, or by name in the order of another one."""
     if isinstance(tree, Tensor):
         return [tree]
-    like = tree if like is None else like
+    names = _names(tree) if names is None else names
     if isinstance(tree, dict):
-        pairs = [(tree[name], inner) for name, inner in like.items()]
+        pairs = [(tree[name], inner) for name, inner in names.items()]
     else:
-        pairs = list(zip(tree, like, strict=True))
+        pairs = list(zip(tree, names, strict=True))
     found = []
     for value, inner in pairs:
-        if isinstance(value, Tensor):
+        if inner is None:
             found.append(value)
         else:
             found += _leaves(value, inner)
     return found
 
 
-def _nested(tree: Any, leaves: Iterator[Tensor]) -> Any:
-    """A structure like this one, with other tensors."""
-    if isinstance(tree, Tensor):
+def _nested(names: Any, leaves: Iterator[Tensor]) -> Any:
+    """A structure with tensors at its places."""
+    if names is None:
         return next(leaves)
-    if isinstance(tree, dict):
-        return {name: _nested(value, leaves) for name, value in tree.items()}
-    return tuple(_nested(value, leaves) for value in tree)
+    if isinstance(names, dict):
+        return {name: _nested(inner, leaves) for name, inner in names.items()}
+    return tuple(_nested(inner, leaves) for inner in names)
 
 
 @contextlib.contextmanager

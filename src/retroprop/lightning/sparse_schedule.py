@@ -68,7 +68,7 @@ class SparseSchedule(lightning.Callback):
         self.saved_flops += whole - done
         logged: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
         pl_module.log("sparse/density", done / whole if whole else 1.0, **logged)
-        # Every device leaves out its own; float64 would not reach all of them.
+        # Every device has left out its own.
         pl_module.log("sparse/saved_flops", self.saved_flops, reduce_fx="sum", **logged)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

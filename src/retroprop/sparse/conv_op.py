@@ -51,9 +51,8 @@ def conv2d(
     Source: Zhong, Huang & Shi 2024 (ssProp): channels by the mean magnitude of their gradient.
     """
     rule = Rule(keep, per, select, block)
-    check_inputs("conv2d", input, weight, bias, noise, groups=groups)
-    rule.check_units(len(weight))
-    return sparse_conv2d(input, weight, bias, stride, padding, dilation, groups, rule, dense_bias, noise)
+    geometry = (stride, padding, dilation, groups)
+    return sparse_conv2d(input, weight, bias, *geometry, rule, dense_bias, noise, at_most_all=True)
 
 
 def sparse_conv2d(
@@ -67,10 +66,13 @@ def sparse_conv2d(
     rule: Rule,
     dense_bias: bool = False,
     noise: Tensor | None = None,
+    at_most_all: bool = False,
 ) -> Tensor:
-    """`conv2d` with a rule that is there already."""
+    """`conv2d` with a rule that is there already; `at_most_all` refuses one of more units than there are."""
     check_inputs("conv2d", input, weight, bias, noise, groups=groups)
     out = weight.shape[0]
+    if at_most_all:
+        rule.check_units(out)
     if rule.dense(out):
         return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     rule.k(out)

@@ -45,9 +45,7 @@ def linear(
     Source: Sun et al. 2017 (meProp), section 2.
     """
     rule = Rule(keep, per, select, block)
-    check_inputs("linear", input, weight, bias, noise)
-    rule.check_units(len(weight))
-    return sparse_linear(input, weight, bias, rule, dense_bias, noise)
+    return sparse_linear(input, weight, bias, rule, dense_bias, noise, at_most_all=True)
 
 
 def sparse_linear(
@@ -57,10 +55,13 @@ def sparse_linear(
     rule: Rule,
     dense_bias: bool = False,
     noise: Tensor | None = None,
+    at_most_all: bool = False,
 ) -> Tensor:
-    """`linear` with a rule that is there already."""
+    """`linear` with a rule that is there already; `at_most_all` refuses one of more units than there are."""
     check_inputs("linear", input, weight, bias, noise)
     out = weight.shape[0]
+    if at_most_all:
+        rule.check_units(out)
     if rule.dense(out) or not weight.numel():
         return functional.linear(input, weight, bias)
     rule.k(out)

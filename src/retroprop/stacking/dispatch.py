@@ -2,6 +2,7 @@
 
 import copy
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import singledispatch
 from itertools import accumulate, groupby
@@ -20,21 +21,23 @@ class Twin(nn.Module):
 
     Its parameters and buffers carry the names of the original's, with a leading member dimension.
     `bounded` says that its slope is finite at every finite input, so that a member which does not take it
-    may still pass through it. `affine_map` says that it gives (x - centre) * slope + offset, of which
-    `coefficients` knows the three.
+    may still pass through it.
     """
 
     members: Members
     bounded: bool = False
-    affine_map: bool = False
 
+
+class AffineTwin(Twin, ABC):
+    """A twin that gives (x - centre) * slope + offset; every member has coefficients of its own."""
+
+    @abstractmethod
     def coefficients(self, pieces: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
         """Centre, slope and offset of each member, that broadcast over its part of x; None for x itself.
 
         Args:
             pieces: x `(some members, ...)`, which together hold all of this twin's members, in order.
         """
-        raise NotImplementedError
 
 
 @singledispatch
@@ -211,7 +214,7 @@ class Choice(nn.Module):
         branch_of = {k: i for i, place in enumerate(places) for k in place}
         self.runs = [(i, len(list(run))) for i, run in groupby(branch_of[k] for k in range(self.size))]
         self.by_mask = not any(True for branch in branches for _ in branch.state_dict())
-        self.affine_map = all(isinstance(branch, Twin) and branch.affine_map for branch in branches)
+        self.affine = all(isinstance(branch, AffineTwin) for branch in branches)
         for i, place in enumerate(places if self.by_mask else ()):
             mask = torch.zeros(self.size, dtype=torch.bool)
             mask[list(place)] = True
@@ -233,7 +236,7 @@ class Choice(nn.Module):
                 out = own if out is None else torch.where(at, own, out)
             assert out is not None
             return out
-        if self.affine_map:
+        if self.affine:
             return self._mapped(inputs[0], branches)
         pieces = [self._pieces(x) for x in inputs]
         done: list[Tensor | None] = [None] * len(self.runs)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from retroprop.errors import RetropropError
-from retroprop.stacking.dispatch import Twin, joined, stacked_tensors, twin
+from retroprop.stacking.dispatch import AffineTwin, Twin, joined, stacked_tensors, twin
 
 
 class StackedNorm(Twin):
@@ -46,10 +46,9 @@ def exact(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class StackedBatchNorm(StackedNorm):
+class StackedBatchNorm(StackedNorm, AffineTwin):
     """K batch norms over the batch, and over images, each with running statistics of its own."""
 
-    affine_map = True
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None

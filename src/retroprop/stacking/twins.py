@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from retroprop.errors import NoTwin
-from retroprop.stacking.dispatch import Twin, stacked_tensors, twin
+from retroprop.stacking.dispatch import AffineTwin, Twin, stacked_tensors, twin
 
 
 class StackedLinear(Twin):
@@ -57,10 +57,8 @@ class SameForAll(Twin):
         return self.module(*inputs)
 
 
-class StackedIdentity(SameForAll):
+class StackedIdentity(SameForAll, AffineTwin):
     """Gives what it is given."""
-
-    affine_map = True
 
     def coefficients(self, pieces: Sequence[Tensor]) -> None:
         return None
